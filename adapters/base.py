@@ -1,0 +1,116 @@
+"""The adapter Protocol: how a canceller speaks to an engine, set-wise, and the words that engines' answers are put in.
+
+Every adapter and every double passes ``tests/contract/test_adapter.py``. An adapter reports what the engine said and
+decides nothing: only the canceller judges, and only from listings begun after closing.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from control_plane.jobs import Handle, Rung, Waiting, Work
+
+
+class RunStatus(StrEnum):
+    """What an engine says of a run. Queued, blocked, suspended and aborting runs are ``active``."""
+
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    SUCCEEDED = "succeeded"
+    ERRORED = "errored"
+    GONE = "gone"  #: not in a complete listing; evidence only when seen twice, listing_lag apart
+    UNKNOWN = "unknown"  #: the engine cannot say
+
+
+ENDED = frozenset({RunStatus.STOPPED, RunStatus.SUCCEEDED, RunStatus.ERRORED})
+
+
+class StopAnswer(StrEnum):
+    """What an engine answered to a stop. Not evidence of anything."""
+
+    ACCEPTED = "accepted"
+    ALREADY_ENDED = "already_ended"
+    NOT_PERMITTED = "not_permitted"
+    UNSUPPORTED = "unsupported"  #: the engine has no such rung
+    UNREACHABLE = "unreachable"
+
+
+class Run(Struct, frozen=True):
+    """One execution of a job's work in its engine."""
+
+    job_id: UUID
+    tag: str
+    handle: Handle
+    status: RunStatus
+    word: str = ""  #: the engine's own word for the status
+    ended_at: datetime | None = None  #: the engine's own time
+
+
+class Trouble(Struct, frozen=True):
+    """Why a listing proves nothing: the reason to wait, and one sentence."""
+
+    waiting: Waiting
+    detail: str
+
+
+class Listing(Struct, frozen=True):
+    """The runs of one job (or, for ``running()``, of the plane).
+
+    *complete*: not truncated, and read by an identity that is known to see the executor's work; only then is absence
+    evidence. *incarnation*: which start of the engine answered.
+    """
+
+    runs: tuple[Run, ...] = ()
+    complete: bool = False
+    incarnation: str | None = None
+    trouble: Trouble | None = None
+
+
+class Check(Struct, frozen=True):
+    """Whether work on the plane can be cancelled now; *seconds* of one harmless drill, where one was made."""
+
+    ok: bool
+    detail: str
+    seconds: float | None = None
+
+
+class Adapter(Protocol):
+    """One engine's cancelling side. Calls are bounded in time and raise nothing for what the engine answers.
+
+    EngineUnavailable may be raised by any call: nothing is then known. Mappings answer for each work by its job id;
+    a work that is missing from the answer is unknown.
+    """
+
+    engine: str  #: the engine's name in handles and receipts
+    per_executor: bool  #: each executor answers for itself, so that one's silence must not delay the others' works
+
+    async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        """Each job's runs, by handle and by tag; never a run of another job. Statuses as the engine lists them."""
+
+    async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
+        """Ask the engine to stop these runs, as hard as *rung* says. Repeatable."""
+
+    async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """End each job's own engine session for good, where the engine can; answers the jobs for which it did."""
+
+    async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:
+        """What the engine says of each run now; a run that it no longer knows is ``gone`` or ``unknown``."""
+
+    async def running(self) -> Listing:
+        """Every ``run`` of this installation and plane that the engine knows to be active; for the patrol."""
+
+    async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """Move the pointers for committed jobs, only ever to a higher number; answers those that are published now."""
+
+    async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
+        """Remove what unpublished jobs wrote; answers by job what it removed (empty: nothing is left). Repeatable."""
+
+    async def check(self) -> Check:
+        """Can work on this plane be cancelled now?"""
+
+    async def aclose(self) -> None:
+        """Let go of connections."""

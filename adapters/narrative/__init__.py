@@ -1,0 +1,1 @@
+"""The Narrative plane's engines."""

@@ -1,0 +1,1 @@
+"""The control plane: jobs, their lifecycle, and the store that owns both."""

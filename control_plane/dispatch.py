@@ -1,0 +1,384 @@
+"""What a plane's processes ask of the control plane: cancellations to work, jobs to run. One method, one transaction.
+
+Stale rows are left out of the answers, never raised. Every call may be repeated: guards, leases and epochs decide.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy import RowMapping
+from sqlalchemy.exc import DataError, IntegrityError
+
+from control_plane import statements
+from control_plane.errors import NotFound, Refused
+from control_plane.jobs import (
+    Assignment,
+    Attendance,
+    Claim,
+    Closure,
+    Commit,
+    Executor,
+    Failure,
+    Handle,
+    Hold,
+    JobType,
+    Postponed,
+    Postponement,
+    Process,
+    Publication,
+    Rung,
+    Settled,
+    Settlement,
+    Waiting,
+    Work,
+    check_result,
+    read_source,
+)
+from control_plane.schema import SUSPECT_AFTER
+from control_plane.store import Store, Transaction
+
+log = structlog.get_logger()
+
+
+def new_token() -> UUID:
+    """128 random bits: a lease or an epoch, compared for equality alone."""
+    return UUID(bytes=secrets.token_bytes(16))
+
+
+class Dispatch:
+    """The store as planes' processes see it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- cancellations, for a canceller ---
+
+    def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
+        """Lease due cancellations, oldest first, at most as many a plane as *room* says: a round begins."""
+        wanted = [(plane, limit) for plane, limit in room.items() if limit > 0]
+        if not wanted:
+            return []
+        bound = {f"plane_{number}": plane for number, (plane, _) in enumerate(wanted)}
+        limits = {f"room_{number}": limit for number, (_, limit) in enumerate(wanted)}
+        claimed = self._store.perform(
+            statements.claim_cancellations(len(wanted)),
+            new_lease=new_token(),
+            by_worker=worker,
+            lease_seconds=lease_seconds,
+            **bound,
+            **limits,
+        )
+        return [assignment for row in claimed if (assignment := _assignment(row)) is not None]
+
+    def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:
+        """Keep leases; answers those still held, with what is known now of their closure."""
+        kept = self._store.perform(statements.extend(), _by_id(holds), lease_seconds=lease_seconds)
+        return [Hold(row["job_id"], row["lease"], _closure(row)) for row in kept]
+
+    def settle(self, settlements: Sequence[Settlement], *, worker: str) -> list[Settled]:
+        """End cancellations: with a receipt ``cancel``, without one ``complete``. A poisoned row harms only itself."""
+        if not settlements:
+            return []
+        landed = self._land(_by_id(settlements), Process(f"canceller:{worker}"))
+        repeated = [item for item in settlements if item.job_id not in landed]
+        if repeated:
+            landed |= {
+                row["job_id"]: row["settled_at"] for row in self._store.perform(statements.select_settled(), repeated)
+            }
+        return [
+            Settled(item.job_id, landed=item.job_id in landed, settled_at=landed.get(item.job_id))
+            for item in settlements
+        ]
+
+    def _land(self, settlements: Sequence[Settlement], actor: Process) -> dict[UUID, Any]:
+        try:
+            return self._land_together(settlements, actor)
+        except (IntegrityError, DataError) as error:
+            if len(settlements) == 1:
+                log.error("settlement_refused", job=str(settlements[0].job_id), error=str(error.orig))
+                return {}
+        landed: dict[UUID, Any] = {}
+        for settlement in settlements:
+            landed |= self._land([settlement], actor)
+        return landed
+
+    def _land_together(self, settlements: Sequence[Settlement], actor: Process) -> dict[UUID, Any]:
+        landed: dict[UUID, Any] = {}
+        cancelled = [item for item in settlements if item.receipt is not None]
+        if cancelled:
+            rows = self._store.perform(statements.settle(), cancelled, actor=_document(actor))
+            landed |= {row["job_id"]: row["ended_at"] for row in rows}
+        completed = [item.job_id for item in settlements if item.receipt is None]
+        return landed | (self._completed(self._store, completed, actor) if completed else {})
+
+    def postpone(self, postponements: Sequence[Postponement]) -> list[Postponed]:
+        """Give back with a reason; due after the delay, or at once where there is news already."""
+        if not postponements:
+            return []
+        given_back = self._store.perform(statements.postpone(), _by_id(postponements))
+        return [Postponed(row["job_id"], became_stuck=bool(row["became_stuck"])) for row in given_back]
+
+    def release(self, holds: Sequence[Hold]) -> list[UUID]:
+        """Give back as if never claimed, due at once."""
+        return [row["job_id"] for row in self._store.perform(statements.release(), _by_id(holds))] if holds else []
+
+    def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
+        """Add what was discarded to the cancellations' lists; jobs without a cancellation have none."""
+        if not removed:
+            return
+        with self._store.transaction() as transaction:
+            wanted = [{"job_id": job_id} for job_id in sorted(removed)]
+            known = transaction.perform(statements.lock_leftovers(), wanted)
+            noted = [
+                {"job_id": row["job_id"], "leftovers": sorted({*(row["leftovers"] or ()), *removed[row["job_id"]]})}
+                for row in known
+            ]
+            transaction.perform(statements.note_leftovers(), noted)
+
+    def heartbeat(self, data_plane_ids: Sequence[UUID]) -> list[UUID]:
+        """Note that these planes are attended; answers those that exist."""
+        wanted = [{"data_plane_id": plane} for plane in sorted(data_plane_ids)]
+        return [row["data_plane_id"] for row in self._store.perform(statements.beat(), wanted)]
+
+    # --- jobs, for an executor ---
+
+    def register(self, executor: Executor, *, data_plane_id: UUID) -> str:
+        """Make this start of the executor known and answer the installation's name.
+
+        Raises NotFound for an unknown plane, Refused when this or a later start is known already: then the data
+        folder is a copy or was restored, and this process may vouch for nothing.
+        """
+        with self._store.transaction() as transaction:
+            if not transaction.perform(statements.select_plane(), data_plane_id=data_plane_id):
+                raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
+            self._register(transaction, executor, data_plane_id)
+            return str(transaction.perform(statements.installation_name())[0]["name"])
+
+    def _register(self, transaction: Transaction, executor: Executor, plane: UUID) -> None:
+        raised = transaction.perform(
+            statements.raise_incarnation(),
+            of_executor=executor.executor_id,
+            of_plane=plane,
+            new_incarnation=executor.incarnation,
+            new_address=executor.address,
+        )
+        if raised:
+            return
+        known = transaction.perform(statements.select_executor(), executor_id=executor.executor_id)
+        if known:
+            raise Refused(_why_refused(known[0], executor, plane), field="data_folder")
+        transaction.perform(
+            statements.insert_executor(),
+            executor_id=executor.executor_id,
+            data_plane_id=plane,
+            incarnation=executor.incarnation,
+            address=executor.address,
+        )
+
+    def confirm_lower_incarnations(self, executor: Executor) -> list[UUID]:
+        """Confirm that nothing of what this executor's earlier starts had claimed can start any more."""
+        closed = self._store.perform(
+            statements.confirm_lower_incarnations(),
+            executor_id=executor.executor_id,
+            incarnation=executor.incarnation,
+        )
+        return [row["job_id"] for row in closed]
+
+    def start(
+        self, executor: Executor, *, data_plane_id: UUID, types: Sequence[JobType], limit: int, incarnation: str
+    ) -> list[Claim]:
+        """Start pending jobs of these types for the executor, oldest first, under one new epoch."""
+        started = self._store.perform(
+            statements.start(),
+            [{"type": kind.value} for kind in types],
+            plane=data_plane_id,
+            room=limit,
+            executor_id=executor.executor_id,
+            by_incarnation=executor.incarnation,
+            by_engine_incarnation=incarnation,
+            new_epoch=new_token(),
+            actor=_document(Process(executor.executor_id)),
+        )
+        return [_claim(row) for row in started]
+
+    def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
+        """Renew permits; whatever could not be renewed is to be closed."""
+        renewed = {row["job_id"] for row in self._store.perform(statements.attend(), _epochs(held))}
+        return Attendance(sorted(renewed), sorted(held.keys() - renewed))
+
+    def record_handles(self, handles: Mapping[UUID, Handle], epochs: Mapping[UUID, UUID]) -> None:
+        """Write down the engine's names of runs."""
+        wanted = [
+            {"job_id": job_id, "epoch": epochs[job_id], "handle": handle} for job_id, handle in sorted(handles.items())
+        ]
+        self._store.perform(statements.record_handles(), wanted)
+
+    def confirm_closed(self, epochs: Mapping[UUID, UUID]) -> list[UUID]:
+        """Write that the executor will submit nothing more of these jobs; their cancellations become due."""
+        return [row["job_id"] for row in self._store.perform(statements.confirm_closed(), _epochs(epochs))]
+
+    def commit(self, commits: Sequence[Commit], *, executor: Executor) -> dict[UUID, Publication | None]:
+        """Pass the commit point, each job in a transaction of its own; who is missing lost against a cancellation.
+
+        Raises BadInput for a result of the wrong shape; nothing of that job is changed then.
+        """
+        passed: dict[UUID, Publication | None] = {}
+        for item in commits:
+            with self._store.transaction() as transaction:
+                passed |= self._commit(transaction, item, Process(executor.executor_id))
+        return passed
+
+    def _commit(self, transaction: Transaction, item: Commit, actor: Process) -> dict[UUID, Publication | None]:
+        known = transaction.perform(statements.select_type(), job_id=item.job_id)
+        if not known:
+            return {}
+        result = check_result(JobType(known[0]["type"]), item.result)
+        repeated = transaction.perform(statements.select_commits(), [item])
+        if repeated:
+            return {item.job_id: _publication(repeated[0])}
+        number = None
+        if item.dataset_id is not None:
+            raised = transaction.perform(
+                statements.next_publication(), job_id=item.job_id, dataset_id=item.dataset_id
+            )
+            number = raised[0]["last_number"]
+        committed = transaction.perform(
+            statements.commit(),
+            of_job=item.job_id,
+            of_epoch=item.epoch,
+            new_result=result,
+            of_dataset=item.dataset_id,
+            number=number,
+        )
+        if not committed:
+            return {}
+        if item.dataset_id is None or number is None:
+            self._completed(transaction, [item.job_id], actor)
+            return {item.job_id: None}
+        return {item.job_id: Publication(item.dataset_id, number)}
+
+    def complete(self, job_ids: Sequence[UUID], *, actor: Process) -> list[UUID]:
+        """Complete committed jobs whose publication stands; anybody may, any number of times."""
+        return list(self._completed(self._store, job_ids, actor)) if job_ids else []
+
+    @staticmethod
+    def _completed(on: Store | Transaction, job_ids: Sequence[UUID], actor: Process) -> dict[UUID, Any]:
+        wanted = [{"job_id": job_id} for job_id in sorted(job_ids)]
+        moved = on.perform(statements.complete(), wanted, actor=_document(actor))
+        return {row["job_id"]: row["ended_at"] for row in moved}
+
+    def fail(self, failures: Sequence[Failure], *, executor: Executor) -> list[UUID]:
+        """Fail running jobs; where a cancellation was requested the cause is kept, and is a hint to look again."""
+        causes = [{"job_id": item.job_id, "epoch": item.epoch, "failures": [item.cause]} for item in _by_id(failures)]
+        if not causes:
+            return []
+        actor = _document(Process(executor.executor_id))
+        failed = [row["job_id"] for row in self._store.perform(statements.fail(), causes, actor=actor)]
+        overtaken = [cause for cause in causes if cause["job_id"] not in set(failed)]
+        if overtaken:
+            self._store.perform(statements.hint(), overtaken)
+        return failed
+
+    def committed(self, executor: Executor) -> list[Claim]:
+        """The executor's committed jobs that are not completed: to be published, then completed."""
+        waiting = self._store.perform(statements.select_committed(), executor_id=executor.executor_id)
+        return [_claim(row, _publication(row)) for row in waiting]
+
+    def discardable(self, job_ids: Sequence[UUID]) -> list[UUID]:
+        """Those of the jobs that ended without publishing."""
+        if not job_ids:
+            return []
+        wanted = [{"job_id": job_id} for job_id in sorted(job_ids)]
+        return [row["job_id"] for row in self._store.perform(statements.select_discardable(), wanted)]
+
+
+# --- rows into nouns -----------------------------------------------------------------------------------------------
+
+
+def _by_id(items: Sequence[Any]) -> list[Any]:
+    """In one order everywhere, so that two batches seldom wait for each other's rows in a circle."""
+    return sorted(items, key=lambda item: item.job_id)
+
+
+def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:
+    return [{"job_id": job_id, "epoch": epoch} for job_id, epoch in sorted(held.items())]
+
+
+def _document(value: msgspec.Struct) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def _closure(row: RowMapping) -> Closure | None:
+    return Closure(row["closure"]) if row["closure"] else None
+
+
+def _publication(row: RowMapping) -> Publication | None:
+    number = row["publication_number"]
+    return None if number is None else Publication(row["dataset_id"], number)
+
+
+def _claim(row: RowMapping, publication: Publication | None = None) -> Claim:
+    return Claim(
+        job_id=row["job_id"],
+        type=JobType(row["type"]),
+        input=row["input"],
+        tag=row["tag"],
+        epoch=row["epoch"],
+        permit_seconds=row["permit_seconds"],
+        publication=publication,
+    )
+
+
+def _assignment(row: RowMapping) -> Assignment | None:
+    """One claimed row; None, with a log line, for a row that cannot be read: it harms nobody else."""
+    try:
+        return Assignment(
+            work=_work(row),
+            data_plane_id=row["data_plane_id"],
+            type=JobType(row["type"]),
+            lease=row["lease"],
+            requested_by=read_source(row["requested_by"]),
+            reason=row["reason"],
+            requested_at=row["requested_at"],
+            rounds=row["rounds"],
+            committed=row["committed_at"] is not None,
+            closure=_closure(row),
+            alone=row["unanswered"] > SUSPECT_AFTER,
+            listing_lag_seconds=row["listing_lag_seconds"],
+            stuck_after_seconds=row["stuck_after_seconds"],
+            waiting=Waiting(row["waiting"]) if row["waiting"] else None,
+            rung=Rung(row["rung"]) if row["rung"] else None,
+            rung_since=row["rung_since"],
+            first_claimed_at=row["first_claimed_at"],
+            first_stop_at=row["first_stop_at"],
+        )
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        log.error("cancellation_unreadable", job=str(row["job_id"]), error=str(error))
+        return None
+
+
+def _work(row: RowMapping) -> Work:
+    executor = None
+    if row["executor"] is not None:
+        executor = Executor(row["executor"], row["executor_incarnation"], row["address"])
+    return Work(
+        job_id=row["job_id"],
+        tag=row["tag"],
+        handle=msgspec.convert(row["handle"], Handle) if row["handle"] else None,
+        executor=executor,
+        incarnation=row["engine_incarnation"],
+        publication=_publication(row),
+    )
+
+
+def _why_refused(known: RowMapping, executor: Executor, plane: UUID) -> str:
+    if known["data_plane_id"] != plane:
+        return f"data_folder: it belongs to {executor.executor_id} of another data plane, {known['data_plane_id']}"
+    return (
+        f"data_folder: {executor.executor_id} is known at incarnation {known['incarnation']}, this folder says "
+        f"{executor.incarnation}; it was copied or restored, so start on an empty folder instead"
+    )

@@ -1,0 +1,98 @@
+"""What can go wrong, as one tree. A subclass exists where a caller acts differently.
+
+CountermandError
+├── BadInput             tell the user: what was given cannot be right      exit 2, HTTP 400
+│   └── NotCancellable   the plane cannot cancel this type of job           exit 6, HTTP 422
+├── NotFound             tell the user: there is no such thing              exit 5, HTTP 404
+├── Conflict             tell the user: the thing is not in a fit state     exit 7, HTTP 409
+├── NotMigrated          stop: an operator has to migrate the database      exit 8, HTTP 503
+├── StoreUnavailable     retry: the database is away                        exit 9, HTTP 503
+├── Refused              stop: this process may not go on                   exit 10
+└── EngineUnavailable    retry: the engine did not answer
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the command answers to the shell; documented in ``docs/reference/commands.md``."""
+
+    OK = 0
+    UNEXPECTED = 1
+    BAD_INPUT = 2
+    COMPLETED_FIRST = 3
+    STUCK = 4
+    NOT_FOUND = 5
+    NOT_CANCELLABLE = 6
+    CONFLICT = 7
+    NOT_MIGRATED = 8
+    STORE_UNAVAILABLE = 9
+    REFUSED = 10
+
+
+class CountermandError(Exception):
+    """The base: *message* is one sentence for a person, *field* names the input at fault where there is one."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
+    problem_type: ClassVar[str] = "unexpected"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class BadInput(CountermandError):
+    """What was given cannot be right; the message names the field and what is allowed. Nothing was changed."""
+
+    exit_code = ExitCode.BAD_INPUT
+    problem_type = "bad-input"
+
+
+class NotCancellable(BadInput):
+    """Jobs of this type cannot be cancelled on this platform; the message names those that can."""
+
+    exit_code = ExitCode.NOT_CANCELLABLE
+    problem_type = "not-cancellable"
+
+
+class NotFound(CountermandError):
+    """There is no such thing, or it belongs to somebody else: the two are not told apart."""
+
+    exit_code = ExitCode.NOT_FOUND
+    problem_type = "not-found"
+
+
+class Conflict(CountermandError):
+    """The thing exists, but its state does not allow what was asked. Nothing was changed."""
+
+    exit_code = ExitCode.CONFLICT
+    problem_type = "conflict"
+
+
+class NotMigrated(CountermandError):
+    """The database has not the schema that this version needs; the message names the command that mends it."""
+
+    exit_code = ExitCode.NOT_MIGRATED
+    problem_type = "not-migrated"
+
+
+class StoreUnavailable(CountermandError):
+    """The database could not be reached, or went away; the call may be repeated."""
+
+    exit_code = ExitCode.STORE_UNAVAILABLE
+    problem_type = "store-unavailable"
+
+
+class Refused(CountermandError):
+    """This process may not go on: its folder is held by another, its address is public without a token, and the like."""
+
+    exit_code = ExitCode.REFUSED
+    problem_type = "refused"
+
+
+class EngineUnavailable(CountermandError):
+    """The engine did not answer, or not in time. It says nothing about what runs there."""
+
+    problem_type = "engine-unavailable"

@@ -1,0 +1,48 @@
+"""Wake-ups: Postgres tells listeners that a plane has work. Only for speed; the poll is the truth."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import make_url
+
+from control_plane.errors import StoreUnavailable
+from control_plane.statements import CHANNEL
+
+
+class Listener:
+    """A connection that listens. Its :meth:`fileno` becomes readable when there is news.
+
+    Raises StoreUnavailable from every call when the connection is lost; open another then.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        url = make_url(database_url).set(drivername="postgresql")
+        try:
+            self._connection = psycopg.connect(
+                url.render_as_string(hide_password=False), autocommit=True, connect_timeout=5
+            )
+            self._connection.execute(f"LISTEN {CHANNEL}")
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"no wake-ups: {str(error).strip()}") from error
+
+    def fileno(self) -> int:
+        """The socket to wait on."""
+        return self._connection.fileno()
+
+    def news(self) -> Iterator[UUID]:
+        """The planes that were told of since the last call; does not wait."""
+        try:
+            for notification in self._connection.notifies(timeout=0):
+                yield UUID(notification.payload)
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"no wake-ups: {str(error).strip()}") from error
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._connection.close()
+
+
+def can_listen(database_url: str) -> bool:
+    """Whether this database sends wake-ups: Postgres does, SQLite has none."""
+    return make_url(database_url).get_backend_name() == "postgresql"

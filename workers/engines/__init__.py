@@ -1,0 +1,1 @@
+"""What an executor runs its jobs on."""

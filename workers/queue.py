@@ -1,0 +1,102 @@
+"""The queue that a worker speaks: in process (``workers.local``) or, later, over HTTPS. One contract for both.
+
+Every call may raise StoreUnavailable; it may then be repeated, because leases, epochs and guards make each idempotent.
+Rows that are stale are left out of the answer, never raised.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from control_plane.jobs import (
+    Assignment,
+    Attendance,
+    Claim,
+    Commit,
+    Executor,
+    Failure,
+    Handle,
+    Hold,
+    JobType,
+    Postponed,
+    Postponement,
+    Publication,
+    Settled,
+    Settlement,
+)
+
+
+class CancellationQueue(Protocol):
+    """What a canceller asks of the control plane."""
+
+    async def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
+        """Due cancellations, oldest first, at most as many a plane as *room* says; each is a round begun."""
+
+    async def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:
+        """Keep these leases; answers those still held, with what the store knows now of their closure."""
+
+    async def settle(self, settlements: Sequence[Settlement], *, worker: str) -> list[Settled]:
+        """End cancellations; each stands or falls alone."""
+
+    async def postpone(self, postponements: Sequence[Postponement]) -> list[Postponed]:
+        """Give back with a reason; answers those that were still held."""
+
+    async def release(self, holds: Sequence[Hold]) -> list[UUID]:
+        """Give back as if never claimed, due at once; for draining."""
+
+    async def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
+        """Note on the cancellations what was discarded of their jobs' output."""
+
+    async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
+        """Say that these planes are attended."""
+
+
+class JobQueue(Protocol):
+    """What an executor asks of the control plane."""
+
+    async def register(self, executor: Executor, *, data_plane_id: UUID) -> str:
+        """Make this incarnation known, and answer the installation's name.
+
+        Raises Refused when the same or a higher incarnation is known already (the folder was copied or restored).
+        """
+
+    async def confirm_lower_incarnations(self, executor: Executor) -> list[UUID]:
+        """Confirm that nothing of what earlier incarnations had claimed can start; answers the jobs it closed."""
+
+    async def claim(
+        self, executor: Executor, *, data_plane_id: UUID, types: Sequence[JobType], limit: int, incarnation: str
+    ) -> list[Claim]:
+        """Start pending jobs of these types; *incarnation* is the engine's."""
+
+    async def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
+        """Renew the permits of the jobs *held* (job id → epoch) and learn which to close."""
+
+    async def record_handles(self, handles: Mapping[UUID, Handle], epochs: Mapping[UUID, UUID]) -> None:
+        """Write down the engine's names of runs."""
+
+    async def confirm_closed(self, epochs: Mapping[UUID, UUID]) -> list[UUID]:
+        """Confirm that nothing more of these jobs will be submitted; makes their cancellations due."""
+
+    async def commit(self, commits: Sequence[Commit], *, executor: Executor) -> dict[UUID, Publication | None]:
+        """Pass the commit point; a job that is missing from the answer lost against a cancellation.
+
+        A job without a dataset has no effects and is completed in the same transaction.
+        """
+
+    async def complete(self, published: Sequence[UUID], *, executor: Executor) -> list[UUID]:
+        """Complete committed jobs whose publication stands."""
+
+    async def fail(self, failures: Sequence[Failure], *, executor: Executor) -> list[UUID]:
+        """Fail running jobs; for one whose cancellation was requested it is only a hint to look again."""
+
+    async def committed(self, executor: Executor) -> list[Claim]:
+        """This executor's committed jobs that are not completed: to be published and completed."""
+
+    async def discardable(self, job_ids: Sequence[UUID]) -> list[UUID]:
+        """Those of the jobs that ended without publishing, so that their output may be removed."""
+
+    async def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
+        """Note on the cancellations what was discarded of their jobs' output."""
+
+    async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
+        """Say that these planes are attended."""
