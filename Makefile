@@ -2,7 +2,7 @@
 # Another interpreter: make PYTHON=python3.13 test
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n logical --dist loadgroup
+PYTEST_ARGS ?= -n logical
 
 BIN := .venv/bin
 PACKAGES := adapters config control_plane tests workers $(wildcard benchmarks)

@@ -242,9 +242,7 @@ class Dispatch:
             return {item.job_id: _publication(repeated[0])}
         number = None
         if item.dataset_id is not None:
-            raised = transaction.perform(
-                statements.next_publication(), job_id=item.job_id, dataset_id=item.dataset_id
-            )
+            raised = transaction.perform(statements.next_publication(), job_id=item.job_id, dataset_id=item.dataset_id)
             number = raised[0]["last_number"]
         committed = transaction.perform(
             statements.commit(),

@@ -59,9 +59,7 @@ class Moment(sqltypes.TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> sqltypes.TypeEngine[Any]:
-        return dialect.type_descriptor(
-            String(23) if dialect.name == "sqlite" else postgresql.TIMESTAMP(timezone=True)
-        )
+        return dialect.type_descriptor(String(23) if dialect.name == "sqlite" else postgresql.TIMESTAMP(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None or dialect.name != "sqlite":
@@ -275,7 +273,9 @@ _check(
 )
 _check(jobs, "result_when_committed", jobs.c.committed_at.is_not(None) == jobs.c.result.is_not(None))
 _check(data_planes, "known_platform", data_planes.c.platform.in_(_quoted(Platform)))
-_check(data_planes, "known_status", data_planes.c.status.in_([literal_column("'active'"), literal_column("'archived'")]))
+_check(
+    data_planes, "known_status", data_planes.c.status.in_([literal_column("'active'"), literal_column("'archived'")])
+)
 _check(cancellations, "known_waiting", cancellations.c.waiting.in_(_quoted(Waiting)))
 _check(cancellations, "known_rung", cancellations.c.rung.in_(_quoted(Rung)))
 

@@ -97,7 +97,9 @@ def _(items: _JsonItems, compiler: Any, **keywords: Any) -> str:
 
 def rows(parameter: str = "rows", **kinds: TypeEngine[Any] | type[TypeEngine[Any]]) -> FromClause:
     """The table that the JSON array ``:parameter`` stands for: an object a row, with these columns."""
-    items = _JsonItems(cast(bindparam(parameter, type_=Text), _JsonText)).table_valued("value", name=f"{parameter}_item")
+    items = _JsonItems(cast(bindparam(parameter, type_=Text), _JsonText)).table_valued(
+        "value", name=f"{parameter}_item"
+    )
     fields = (_field(items.c.value.op("->>")(name), kind).label(name) for name, kind in kinds.items())
     return select(*fields).subquery(f"{parameter}_row")
 
@@ -234,7 +236,9 @@ def _move(trigger: Trigger, *conditions: ColumnElement[bool], **changes: Any) ->
     )
 
 
-def _audited(move: str, actor: ColumnElement[Any], reason: ColumnElement[Any] | None = None) -> Callable[[FromClause], Insert]:
+def _audited(
+    move: str, actor: ColumnElement[Any], reason: ColumnElement[Any] | None = None
+) -> Callable[[FromClause], Insert]:
     def record(moved: FromClause) -> Insert:
         columns = [
             moved.c.job_id,
@@ -459,9 +463,7 @@ def settle_never_claimed() -> Chain:
     """Cancel those of the jobs in ``:rows`` that no executor ever claimed."""
     wanted = rows(job_id=Uuid, receipt=Document)
     return Chain(
-        _move(
-            Trigger.CANCEL, jobs.c.job_id == wanted.c.job_id, jobs.c.executor.is_(None), receipt=wanted.c.receipt
-        ),
+        _move(Trigger.CANCEL, jobs.c.job_id == wanted.c.job_id, jobs.c.executor.is_(None), receipt=wanted.c.receipt),
         (_settled_now, _audited(Trigger.CANCEL, _actor())),
     )
 
@@ -923,4 +925,3 @@ def select_discardable() -> Select[Any]:
     return select(jobs.c.job_id).where(
         among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)), jobs.c.state.in_(unpublished)
     )
-

@@ -34,5 +34,3 @@ def check_migrated(store: Store) -> None:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != newest():
         raise NotMigrated(not_migrated(store.database) + f" (it is at {found or 'no revision'}, {newest()} is needed)")
-
-

@@ -1,0 +1,215 @@
+"""Cancelling on the embedded engine: each job is asked of the run server of the executor that claimed it.
+
+The engine lives and dies with its executor's process. Its silence proves nothing; a later incarnation of the same
+executor, which holds the folder's lock, proves that every run of the earlier ones has ended.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import TypeVar
+from uuid import UUID
+
+from msgspec import Struct, structs
+
+from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.narrative import wire
+from adapters.narrative.line import Line, SilentError
+from adapters.registry import Surroundings
+from control_plane.errors import BadInput
+from control_plane.jobs import Executor, Handle, Rung, Waiting, Work
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told", bound=wire.Answer)
+
+INCARNATION_ENDED = "incarnation_ended"  #: our word for a run whose engine's process is known to be over
+NO_EXECUTOR = Trouble(Waiting.HANDLE_UNKNOWN, "no executor is recorded for this job")
+
+
+class EmbeddedAdapter:
+    """The adapter of a Narrative plane on embedded DuckDB. No call lasts longer than *timeout_seconds*.
+
+    ``running`` and ``check`` ask the *executors* given and every other that works have named since.
+    """
+
+    engine = wire.ENGINE
+    per_executor = True
+
+    def __init__(
+        self, *, timeout_seconds: float = 5.0, token: str | None = None, executors: Iterable[Executor] = ()
+    ) -> None:
+        self._line = Line(timeout_seconds, token)
+        self._executors = {executor.executor_id: executor for executor in executors}
+
+    async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        """Each job's run, by its tag. A silent executor's jobs are answered with the trouble."""
+        answers = await self._ask_about(works, "/v1/list", _named, wire.Runs)
+        found = {run.tag: run for answer in _given(answers) for run in answer.runs}
+        return {work.job_id: _listing(work, answers, found.get(work.tag)) for work in works}
+
+    async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:  # noqa: ARG002  one rung
+        """Have these runs interrupted until they end; the engine knows no harder way, so every rung is this one."""
+        answers = await self._ask_of_runs(runs, "/v1/stop", wire.Stops)
+        told = {stop.handle: stop.answer for answer in _given(answers) for stop in answer.stops}
+        return {run.handle: told.get(run.handle) or _unstopped(run, answers) for run in runs}
+
+    async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """Close each job's tag at its executor; an earlier incarnation's sessions are closed by its end."""
+        answers = await self._ask_about(works, "/v1/close", _named, wire.Done)
+        return frozenset(work.job_id for work in works if _is_done(work, answers))
+
+    async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:
+        """What its executor says of each run now; those of a silent executor are left out."""
+        answers = await self._ask_of_runs(runs, "/v1/observe", wire.Runs)
+        seen = {run.handle: run for answer in _given(answers) for run in answer.runs}
+        now = (_seen_now(run, answers, seen.get(run.handle)) for run in runs)
+        return {run.handle: run for run in now if run is not None}
+
+    async def running(self) -> Listing:
+        """The active runs of every executor known here; complete when all of them answered."""
+        answers = await self._ask_each(dict.fromkeys(self._executors), "/v1/running", wire.Runs)
+        trouble = next((answer for answer in answers.values() if isinstance(answer, Trouble)), None)
+        runs = tuple(run for answer in _given(answers) for run in answer.runs)
+        return Listing(runs, complete=trouble is None and bool(answers), trouble=trouble)
+
+    async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """Have each job's executor publish its output; works without a publication are left out."""
+        ordered = [work for work in works if work.publication is not None]
+        answers = await self._ask_about(ordered, "/v1/publish", _orders, wire.Done)
+        return frozenset(work.job_id for work in ordered if _is_done(work, answers))
+
+    async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
+        """Have each job's executor remove its output; the jobs of a silent one are left out."""
+        answers = await self._ask_about(works, "/v1/discard", _named, wire.Removed)
+        told = {work.job_id: answers.get(_executor_of(work)) for work in works}
+        return {
+            job_id: tuple(answer.removed.get(job_id, ()))
+            for job_id, answer in told.items()
+            if isinstance(answer, wire.Removed)
+        }
+
+    async def check(self) -> Check:
+        """Whether every executor known here answers, and how long that took."""
+        began = monotonic()
+        listing = await self.running()
+        seconds = monotonic() - began
+        if listing.trouble is not None:
+            return Check(ok=False, detail=listing.trouble.detail, seconds=seconds)
+        known = len(self._executors)
+        return Check(ok=known > 0, detail=f"{known} executors are known, and all answer", seconds=seconds)
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._line.aclose()
+
+    async def _ask_about(
+        self, works: Sequence[Work], path: str, put: Callable[[Sequence[Work]], Struct], told: type[Told]
+    ) -> Mapping[str, Told | Trouble]:
+        by_executor: defaultdict[str, list[Work]] = defaultdict(list)
+        for work in works:
+            if work.executor is not None:
+                self._executors[work.executor.executor_id] = work.executor
+                by_executor[work.executor.executor_id].append(work)
+        requests = {executor_id: put(group) for executor_id, group in by_executor.items()}
+        return await self._ask_each(requests, path, told)
+
+    async def _ask_of_runs(self, runs: Sequence[Run], path: str, told: type[Told]) -> Mapping[str, Told | Trouble]:
+        """A handle names its executor; where that listens was told by the work that it was found for."""
+        by_executor: defaultdict[str, list[Handle]] = defaultdict(list)
+        for run in runs:
+            by_executor[wire.executor_of(run.handle)].append(run.handle)
+        requests = {executor_id: wire.Handles(group) for executor_id, group in by_executor.items()}
+        return await self._ask_each(requests, path, told)
+
+    async def _ask_each(
+        self, requests: Mapping[str, Struct | None], path: str, told: type[Told]
+    ) -> Mapping[str, Told | Trouble]:
+        """Ask every executor its own question, all at once: one that hangs holds up nobody else's answer."""
+        known = [executor_id for executor_id in requests if executor_id in self._executors]
+        asked = (self._ask(self._executors[executor_id], path, told, requests[executor_id]) for executor_id in known)
+        return dict(zip(known, await asyncio.gather(*asked), strict=True))
+
+    async def _ask(self, executor: Executor, path: str, told: type[Told], asked: Struct | None) -> Told | Trouble:
+        try:
+            return await self._line.ask(executor, path, told, asked)
+        except SilentError as silent:
+            return silent.trouble
+
+
+def for_plane(surroundings: Surroundings) -> EmbeddedAdapter:
+    """The adapter as the registry makes it; its one option is the run servers' *token*, for those on the network."""
+    options = dict(surroundings.options)
+    token = options.pop("token", None)
+    if options:
+        unknown = ", ".join(sorted(options))
+        raise BadInput(f"options: unknown for {wire.ENGINE}: {unknown}; allowed: token", field="options")
+    return EmbeddedAdapter(timeout_seconds=surroundings.timeout_seconds, token=token)
+
+
+def _given(answers: Mapping[str, Told | Trouble]) -> list[Told]:
+    return [answer for answer in answers.values() if not isinstance(answer, Trouble)]
+
+
+def _named(works: Sequence[Work]) -> wire.Jobs:
+    return wire.Jobs([wire.NamedJob(work.job_id, work.tag) for work in works])
+
+
+def _orders(works: Sequence[Work]) -> wire.Orders:
+    return wire.Orders([wire.Order(work.job_id, work.publication) for work in works if work.publication is not None])
+
+
+def _executor_of(work: Work) -> str:
+    return work.executor.executor_id if work.executor is not None else ""
+
+
+def _listing(work: Work, answers: Mapping[str, wire.Runs | Trouble], found: Run | None) -> Listing:
+    if work.executor is None:
+        return Listing(trouble=NO_EXECUTOR)
+    answer = answers[work.executor.executor_id]
+    if isinstance(answer, Trouble):
+        return Listing(trouble=answer)
+    now, claimed = answer.identity.incarnation, work.executor.incarnation
+    if now < claimed:
+        return Listing(incarnation=str(now), trouble=_restored(work.executor, now))
+    run = _ended_with(work, work.executor) if now > claimed else found
+    return Listing((run,) if run is not None else (), complete=True, incarnation=str(now))
+
+
+def _restored(executor: Executor, now: int) -> Trouble:
+    return Trouble(
+        Waiting.PLANE_SILENT,
+        f"{executor.executor_id} answers as incarnation {now}, but incarnation {executor.incarnation} claimed the job: "
+        "its folder is an older copy",
+    )
+
+
+def _ended_with(work: Work, executor: Executor) -> Run:
+    """The one run that the job can have had, whether or not it came to begin."""
+    handle = work.handle or wire.run_handle(executor.executor_id, str(executor.incarnation), work.job_id)
+    return Run(work.job_id, work.tag, handle, RunStatus.STOPPED, INCARNATION_ENDED)
+
+
+def _is_done(work: Work, answers: Mapping[str, wire.Done | Trouble]) -> bool:
+    """Whether the executor says so, and is the incarnation that claimed the job or a later one."""
+    answer = answers.get(_executor_of(work))
+    if work.executor is None or not isinstance(answer, wire.Done):
+        return False
+    return work.job_id in answer.job_ids and answer.identity.incarnation >= work.executor.incarnation
+
+
+def _unstopped(run: Run, answers: Mapping[str, wire.Stops | Trouble]) -> StopAnswer:
+    answer = answers.get(wire.executor_of(run.handle))
+    if isinstance(answer, Trouble) and answer.waiting is Waiting.NOT_PERMITTED:
+        return StopAnswer.NOT_PERMITTED
+    return StopAnswer.UNREACHABLE
+
+
+def _seen_now(run: Run, answers: Mapping[str, wire.Runs | Trouble], seen: Run | None) -> Run | None:
+    answer = answers.get(wire.executor_of(run.handle))
+    if not isinstance(answer, wire.Runs):
+        return None
+    now, then = answer.identity.incarnation, int(run.handle.incarnation)
+    if now > then:
+        return structs.replace(run, status=RunStatus.STOPPED, word=INCARNATION_ENDED, ended_at=None)
+    return seen or (structs.replace(run, status=RunStatus.GONE, word="", ended_at=None) if now == then else None)

@@ -1,0 +1,253 @@
+"""What a deployment can set: given values win over the environment (``COUNTERMAND_*``), and that over a TOML file."""
+
+import difflib
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as UnreadableSource
+
+PREFIX = "COUNTERMAND_"
+FILE_VARIABLE = "COUNTERMAND_CONFIG"
+#: Never repeated in a message: they may hold a password.
+SECRET_FIELDS = {"database_url"}
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the text names it, where it was set, and what is allowed."""
+
+
+def allowed(expectation: str) -> PydanticCustomError:
+    return PydanticCustomError("allowed", "{expectation}", {"expectation": f"should be {expectation}"})
+
+
+def check_database_url(url: str) -> str:
+    """Accept a SQLite file or a Postgres server, and name the driver that SQLAlchemy is to use."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/") not in {"", ":memory:"}:
+        return url
+    if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
+        return f"postgresql+psycopg://{rest}"
+    raise allowed("sqlite:///<file> or postgresql://<user>@<host>/<database>")
+
+
+def check_address(address: str) -> str:
+    """Accept ``host:port``, an IPv6 host in brackets."""
+    try:
+        parts = urlsplit(f"//{address}")
+        usable = parts.hostname and parts.port and parts.netloc == address and not parts.username
+    except ValueError:
+        usable = False
+    if not usable:
+        raise allowed("host:port, for example 0.0.0.0:8470")
+    return address
+
+
+def check_memory_limit(limit: str) -> str:
+    """Accept a size as DuckDB writes it."""
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", limit):
+        raise allowed("a size such as 512MB or 4GiB")
+    return limit
+
+
+def lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorkerSettings(Section):
+    """The canceller, ``countermand worker``."""
+
+    name: Annotated[str, Field(min_length=1)] = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
+    batches_in_flight: Annotated[int, Field(ge=1, le=16)] = 3
+    lease_seconds: Seconds = 30.0
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
+    poll_seconds: Seconds = 1.0
+    call_timeout_seconds: Seconds = 5.0
+
+    @model_validator(mode="after")
+    def a_call_fits_into_its_lease(self) -> Self:
+        if self.call_timeout_seconds >= self.lease_seconds:
+            raise allowed("such that call_timeout_seconds is less than lease_seconds")
+        return self
+
+
+class ExecutorSettings(Section):
+    """The embedded executor, ``countermand executor``."""
+
+    slots: Count = 4
+    memory_limit: Annotated[str, AfterValidator(check_memory_limit)] = "1GB"
+    threads: Count | None = None
+    listen: Annotated[str, AfterValidator(check_address)] | None = None
+    token_file: Path | None = None
+    microcents_per_second: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def the_network_needs_a_token(self) -> Self:
+        if self.listen is not None and self.token_file is None:
+            raise allowed("complete: listen needs a token_file beside it")
+        return self
+
+
+class PolicySettings(Section):
+    """Which job types can be cancelled; a platform named here replaces the built-in list for it."""
+
+    overrides: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    database_url: Annotated[str, AfterValidator(check_database_url)] = Field(
+        default="sqlite:///countermand.db", validate_default=True
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = "info"
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower)] = "auto"
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    executor: ExecutorSettings = Field(default_factory=ExecutorSettings)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(path: Path | str | None = None, **overrides: Any) -> Settings:
+    """Read the settings; *path* is the TOML file, by default the one that ``COUNTERMAND_CONFIG`` names, if any.
+
+    *overrides* win; a section is given as a mapping, and ``None`` means not given. Raises `SettingsError`.
+    """
+    file = config_file(path)
+    given = without_none(overrides)
+    refuse_misspelt_variables(os.environ)
+    try:
+        return settings_class(file)(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from error
+    except UnreadableSource as error:
+        raise SettingsError(f"{error}: allowed is JSON.") from None
+    except ValidationError as error:
+        raise SettingsError(describe(error.errors()[0], given, file)) from None  # the cause would show secrets
+
+
+def config_file(path: Path | str | None) -> Path | None:
+    """The file to read; one that was named has to be there."""
+    named = path or os.environ.get(FILE_VARIABLE)
+    if not named:
+        return None
+    if not Path(named).is_file():
+        by = "" if path else f" (named by {FILE_VARIABLE})"
+        raise SettingsError(f"{named}{by} is not there: the settings file has to exist.")
+    return Path(named)
+
+
+def settings_class(file: Path | None) -> type[Settings]:
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    return FromFile
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what was not given, in sections too."""
+    kept = {key: without_none(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    return {key: value for key, value in kept.items() if value is not None}
+
+
+def field_names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Every setting's dotted name, the sections' own included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from field_names(field.annotation, f"{prefix}{name}.")
+
+
+def variable_of(name: str) -> str:
+    return PREFIX + name.replace(".", "__").upper()
+
+
+def refuse_misspelt_variables(environment: Mapping[str, str]) -> None:
+    """Refuse a variable that is nearly one of ours.
+
+    Others are left alone: Kubernetes, for one, gives every process ``COUNTERMAND_PORT`` and the like, once a service
+    is called countermand.
+    """
+    known = [FILE_VARIABLE.removeprefix(PREFIX), *(variable_of(name).removeprefix(PREFIX) for name in field_names())]
+    for variable in environment:
+        rest = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and rest not in known:
+            for meant in difflib.get_close_matches(rest, known, n=1, cutoff=0.8):
+                raise SettingsError(f"Environment variable {variable} is not a setting; did you mean {PREFIX}{meant}?")
+
+
+def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -> str:
+    """One sentence: where, which setting, what is allowed, what was found."""
+    name = ".".join(str(part) for part in error["loc"])
+    where = origin(error["loc"], given, file)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {name} is not a setting; {suggest(name)}"
+    wish = error["msg"].removeprefix("Input ")
+    if error["type"] == "model_type":
+        wish = "should be a section with settings of its own"
+    found = "" if is_secret_or_section(name, error["input"]) else f", not {error['input']!r}"
+    return f"{where}: {name} {wish}{found}."
+
+
+def is_secret_or_section(name: str, value: object) -> bool:
+    return name in SECRET_FIELDS or isinstance(value, (Mapping, BaseModel))
+
+
+def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path | None) -> str:
+    """Name the source that a value came from, in the order in which they win."""
+    if holds(given, location):
+        return "Given value"
+    parts = [str(part) for part in location]
+    for depth in range(len(parts), 0, -1):  # a section's own variable may hold it as JSON
+        if os.environ.get(variable := variable_of(".".join(parts[:depth]))):
+            return f"Environment variable {variable}"
+    return str(file) if file else "Settings"
+
+
+def holds(values: object, location: tuple[int | str, ...]) -> bool:
+    for part in location:
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def suggest(name: str) -> str:
+    """The setting that was probably meant, or else those that are there."""
+    section = name.rpartition(".")[0]
+    siblings = [known for known in field_names() if known.rpartition(".")[0] == section]
+    near = difflib.get_close_matches(name, list(field_names()), n=1, cutoff=0.7)
+    return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(siblings)}."

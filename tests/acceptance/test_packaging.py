@@ -1,0 +1,164 @@
+"""What users install: the wheel, in an environment of its own, far from the source tree."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterable
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from tests.shared import SharedFolder
+
+ROOT = Path(__file__).parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def run(*command: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run *command* in *folder*, where nothing but the environment's own packages can be imported."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("COUNTERMAND_", "PYTHON"))}
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**clean, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.fixture(scope="session")
+def wheel(shared: SharedFolder) -> Path:
+    """The wheel, built from the source distribution: what that one lacks, this one lacks."""
+
+    def build(target: Path) -> None:
+        target.mkdir()
+        built = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", target, ROOT, folder=target)
+        assert built.returncode == 0, built.stdout + built.stderr
+
+    (path,) = shared.once("dist", build).glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        return Parser().parsestr(archive.read(f"countermand-{VERSION}.dist-info/METADATA").decode())
+
+
+def locked_versions() -> Iterable[str]:
+    """The lock file as constraints: without the hashes, which the wheel that was just built cannot be in."""
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if re.match(r"\w", line):
+            yield line.removesuffix("\\").strip()
+
+
+def make_environment(folder: Path, wheel: Path, *extras: str) -> None:
+    """Make an environment in *folder*, and install the wheel with *extras* into it."""
+    venv.create(folder, with_pip=True)
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join(locked_versions()))
+    wanted = f"countermand[{','.join(extras)}] @ {wheel.as_uri()}"
+    installed = run(
+        *(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *("--constraint", constraints, wanted),
+        folder=folder,
+    )
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+
+
+@pytest.fixture(scope="session")
+def full(wheel: Path, shared: SharedFolder) -> Path:
+    """The commands of an environment with everything."""
+    return shared.once("full", lambda folder: make_environment(folder, wheel, "server", "worker", "embedded")) / "bin"
+
+
+@pytest.fixture(scope="session")
+def remote(wheel: Path, shared: SharedFolder) -> Path:
+    """The commands of an environment for a remote worker."""
+    return shared.once("remote", lambda folder: make_environment(folder, wheel, "worker")) / "bin"
+
+
+def test_the_wheel_holds_the_four_packages_and_what_they_read(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"adapters", "config", "control_plane", "workers", f"countermand-{VERSION}.dist-info"}
+    assert "config/countermand.example.toml" in names
+    assert any(name.startswith("control_plane/migrations/versions/") for name in names)
+    assert f"countermand-{VERSION}.dist-info/licenses/LICENSE" in names
+
+
+def test_a_remote_worker_is_asked_to_install_neither_a_store_nor_a_web_framework(metadata: Message) -> None:
+    requirements = metadata.get_all("Requires-Dist", [])
+
+    assert metadata.get_all("Provides-Extra") == ["embedded", "server", "snowflake", "worker"]
+    for name in ("alembic", "psycopg", "sqlalchemy"):
+        assert [r for r in requirements if r.startswith(name)] == [
+            r for r in requirements if r.startswith(name) and r.endswith("extra == 'server'")
+        ]
+    assert not [r for r in requirements if r.startswith(("litestar", "starlette")) and "extra == 'worker'" in r]
+
+
+def test_the_command_tells_its_version(full: Path, tmp_path: Path) -> None:
+    told = run(full / "countermand", "--version", folder=tmp_path)
+
+    assert told.returncode == 0, told.stderr
+    assert VERSION in told.stdout
+
+
+def test_the_command_tells_what_it_can_do(full: Path, tmp_path: Path) -> None:
+    told = run(full / "countermand", "--help", folder=tmp_path, COLUMNS="120")
+
+    assert told.returncode == 0, told.stderr
+    for command in ("db", "demo", "executor", "jobs", "planes", "worker"):
+        assert re.search(rf"^\W*{command}\b", told.stdout, re.MULTILINE), told.stdout
+
+
+def test_the_installed_command_migrates_a_database(full: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+
+    migrated = run(full / "countermand", "db", "upgrade", folder=tmp_path, COUNTERMAND_DATABASE_URL=url)
+    listed = run(full / "countermand", "planes", "list", "--json", folder=tmp_path, COUNTERMAND_DATABASE_URL=url)
+
+    assert migrated.returncode == 0, migrated.stderr
+    assert listed.returncode == 0, listed.stderr
+
+
+def test_a_remote_workers_environment_runs_the_command(remote: Path, tmp_path: Path) -> None:
+    told = run(remote / "countermand", "--version", folder=tmp_path)
+    helped = run(remote / "countermand", "worker", "--help", folder=tmp_path)
+    absent = run(remote / "python", "-c", "import sqlalchemy", folder=tmp_path)
+
+    assert told.returncode == 0, told.stderr
+    assert helped.returncode == 0, helped.stderr
+    assert "ModuleNotFoundError" in absent.stderr
+
+
+def test_a_command_whose_extra_is_missing_says_which(remote: Path, tmp_path: Path) -> None:
+    refused = run(remote / "countermand", "db", "upgrade", folder=tmp_path)
+
+    assert refused.returncode not in {0, 1}
+    assert "Traceback" not in refused.stderr
+    assert "countermand[server]" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["adapters", "config", "control_plane"])
+def test_a_foreign_package_with_one_of_our_names_is_named_at_start(full: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('the foreign package was imported')")
+
+    refused = run(full / "countermand", "db", "upgrade", folder=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert refused.returncode != 0
+    assert f"The package '{name}' in {tmp_path} shadows Countermand's own" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,197 @@
+"""Where settings come from, which of them wins, and what is said of a wrong one."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings, SettingsError, load_settings
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "countermand.example.toml"
+
+WriteFile = Callable[[str], Path]
+
+
+@pytest.fixture
+def write_file(tmp_path: Path) -> WriteFile:
+    def write(text: str) -> Path:
+        path = tmp_path / "countermand.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_everything_has_a_default() -> None:
+    settings = load_settings()
+
+    assert settings.database_url == "sqlite:///countermand.db"
+    assert (settings.worker.batch_size, settings.worker.batches_in_flight) == (100, 3)
+    assert str(os.getpid()) in settings.worker.name
+
+
+def test_the_example_is_loaded_and_states_the_defaults() -> None:
+    from_example, by_default = load_settings(EXAMPLE, worker={"name": "w"}), load_settings(worker={"name": "w"})
+
+    assert from_example.model_dump() == by_default.model_dump()
+
+
+def test_what_the_example_comments_out_can_be_set(write_file: WriteFile) -> None:
+    path = write_file(re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+    settings = load_settings(path)
+
+    assert settings.worker.name == "canceller-1"
+    assert settings.executor.listen == "0.0.0.0:8470"
+    assert settings.executor.token_file == Path("/etc/countermand/executor.token")
+    assert settings.policy.overrides == {"narrative": ["materialize-view", "datasets_sample"]}
+
+
+def test_the_example_names_every_setting() -> None:
+    text = EXAMPLE.read_text()
+
+    for section in (Settings, *(Settings.model_fields[name].annotation for name in ("worker", "executor"))):
+        assert section is not None
+        for name in section.model_fields:
+            assert re.search(rf"^(# )?(\[{name}[\].]|{name} = )", text, re.MULTILINE), name
+
+
+def test_given_values_win_over_the_environment_and_that_over_the_file(
+    write_file: WriteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file("[worker]\nbatch_size = 1\nbatches_in_flight = 1\npoll_seconds = 1.5")
+    monkeypatch.setenv("COUNTERMAND_WORKER__BATCH_SIZE", "2")
+    monkeypatch.setenv("COUNTERMAND_WORKER__BATCHES_IN_FLIGHT", "2")
+
+    worker = load_settings(path, worker={"batch_size": 3}).worker
+
+    assert (worker.batch_size, worker.batches_in_flight, worker.poll_seconds) == (3, 2, 1.5)
+
+
+def test_none_and_an_empty_variable_mean_not_given(write_file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file('log_level = "debug"\n[worker]\nbatch_size = 7')
+    monkeypatch.setenv("COUNTERMAND_LOG_LEVEL", "")
+
+    settings = load_settings(path, log_level=None, worker={"batch_size": None})
+
+    assert (settings.log_level, settings.worker.batch_size) == ("debug", 7)
+
+
+def test_the_environment_can_name_the_file(write_file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNTERMAND_CONFIG", str(write_file('log_format = "json"')))
+
+    assert load_settings().log_format == "json"
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("sqlite:///jobs.db", "sqlite:///jobs.db"),
+        ("sqlite:////var/lib/jobs.db", "sqlite:////var/lib/jobs.db"),
+        ("postgresql://u:p@db/jobs", "postgresql+psycopg://u:p@db/jobs"),
+        ("postgres://u@/jobs?host=/run", "postgresql+psycopg://u@/jobs?host=/run"),
+        ("postgresql+psycopg://u@db/jobs", "postgresql+psycopg://u@db/jobs"),
+    ],
+)
+def test_a_database_url_names_sqlite_or_postgres(given: str, url: str) -> None:
+    assert load_settings(database_url=given).database_url == url
+
+
+@pytest.mark.parametrize("url", ["mysql://db", "sqlite://", "sqlite:///", "sqlite:///:memory:", "jobs.db", ""])
+def test_another_database_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="database_url should be sqlite:///<file> or postgresql://"):
+        load_settings(database_url=url)
+
+
+def test_a_password_is_never_repeated() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(database_url="mysql://u:secret@db/jobs")
+
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[worker]\nbatch_sise = 1", "worker.batch_sise is not a setting; did you mean worker.batch_size?"),
+        ("[wroker]\nbatch_size = 1", "wroker is not a setting; did you mean worker?"),
+        ("batch_size = 1", "batch_size is not a setting; did you mean worker.batch_size?"),
+        ("[worker]\ncolour = 1", "worker.colour is not a setting; allowed are worker.name, worker.batch_size, "),
+        ('log_level = "loud"', "log_level should be 'debug', 'info', 'warning' or 'error', not 'loud'."),
+        ("[worker]\nbatch_size = 0", "worker.batch_size should be greater than or equal to 1, not 0."),
+        ("[worker]\nlease_seconds = inf", "worker.lease_seconds should be a finite number, not inf."),
+        ("worker = 3", "worker should be a section with settings of its own, not 3."),
+        (
+            "[worker]\nlease_seconds = 4\n",
+            "worker should be such that call_timeout_seconds is less than lease_seconds.",
+        ),
+        ('[executor]\nmemory_limit = "1 gig"', "executor.memory_limit should be a size such as 512MB or 4GiB, not"),
+        ('[executor]\nlisten = "8470"', "executor.listen should be host:port, for example 0.0.0.0:8470, not '8470'."),
+        ('[executor]\nlisten = "[::1]:8470"', "executor should be complete: listen needs a token_file beside it."),
+        ('[policy.overrides]\nnarrative = "forecast"', "policy.overrides.narrative should be a valid list, not"),
+        ("log_level = loud", "is not TOML: "),
+    ],
+)
+def test_a_wrong_file_is_refused_in_a_sentence_that_names_it(write_file: WriteFile, text: str, sentence: str) -> None:
+    path = write_file(text)
+
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path)
+
+    assert str(refused.value).startswith(str(path))
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("COUNTERMAND_LOG_LEVEL", "loud", "Environment variable COUNTERMAND_LOG_LEVEL: log_level should be 'debug',"),
+        ("COUNTERMAND_WORKER__BATCH_SIZE", "x", "COUNTERMAND_WORKER__BATCH_SIZE: worker.batch_size should be a valid"),
+        ("COUNTERMAND_WORKER", '{"batch_size": 0}', "Environment variable COUNTERMAND_WORKER: worker.batch_size sho"),
+        ("COUNTERMAND_WORKER", "{", "allowed is JSON."),
+        (
+            "COUNTERMAND_DATABSE_URL",
+            "x",
+            "COUNTERMAND_DATABSE_URL is not a setting; did you mean COUNTERMAND_DATABASE_",
+        ),
+        ("COUNTERMAND_WORKER_BATCH_SIZE", "5", "did you mean COUNTERMAND_WORKER__BATCH_SIZE?"),
+        ("COUNTERMAND_WORKER__BATCH_SISE", "5", "did you mean COUNTERMAND_WORKER__BATCH_SIZE?"),
+        ("COUNTERMAND_CONFIG", "/nowhere.toml", "/nowhere.toml (named by COUNTERMAND_CONFIG) is not there"),
+    ],
+)
+def test_a_wrong_variable_is_refused_in_a_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=re.escape(sentence)):
+        load_settings()
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_8470_TCP", "WORKER_SERVICE_PORT", "WORKER_PORT"):
+        monkeypatch.setenv(f"COUNTERMAND_{variable}", "tcp://10.0.0.1:8470")
+
+    assert load_settings().log_level == "info"
+
+
+def test_a_given_value_is_named_as_such() -> None:
+    with pytest.raises(SettingsError, match=r"^Given value: worker.batch_size should be less than or equal to 1000"):
+        load_settings(worker={"batch_size": 5000})
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="is not there"):
+        load_settings(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "countermand.toml"
+    path.write_bytes(b"\xff\xfe")
+
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(path)

@@ -1,0 +1,288 @@
+"""The canceller of one plane: takes a batch of leased cancellations from the request to the engine's word.
+
+A round is find → stop → close → observe → settle, set-wise. What cannot be settled is postponed with the reason. It
+keeps nothing that the store does not know: any canceller can take over after any crash.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from adapters.base import Adapter, Listing, StopAnswer
+from control_plane.errors import EngineUnavailable
+from control_plane.jobs import (
+    Assignment,
+    Closure,
+    Hold,
+    Outcome,
+    Postponement,
+    Rung,
+    Settlement,
+    Waiting,
+)
+from workers.clock import Clock
+from workers.judgement import Case, Ended, Unsettled, climb, heed, judge, receipt_of
+from workers.outage import Outage
+from workers.queue import CancellationQueue
+from workers.story import tell_postponed, tell_settled
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a canceller takes on, and how long it waits for what."""
+
+    batch_size: int = 100
+    batches_in_flight: int = 3  #: a plane
+    lease_seconds: float = 30.0
+    drain_seconds: float = 20.0
+    round_seconds: float = 3.0  #: how long a round looks without progress before it postpones
+    look_seconds: float = 0.02  #: the first pause between two looks; each further one is twice as long
+    look_at_most_seconds: float = 0.5
+    postpone_seconds: float = 1.0  #: after the first round; doubled by each further one
+    postpone_at_most_seconds: float = 60.0
+    patience: Mapping[Rung, timedelta] = field(
+        default_factory=lambda: {Rung.ASK: timedelta(seconds=10), Rung.INSIST: timedelta(seconds=30)}
+    )
+
+
+class Canceller:
+    """One plane's cancellations, through its adapter."""
+
+    def __init__(
+        self,
+        queue: CancellationQueue,
+        adapter: Adapter,
+        *,
+        worker: str,
+        limits: Limits,
+        outage: Outage,
+        clock: Clock,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._queue = queue
+        self._adapter = adapter
+        self._worker = worker
+        self._limits = limits
+        self._outage = outage
+        self._clock = clock
+        self._jitter = jitter
+        self.held: dict[UUID, Case] = {}  #: what is leased and neither settled nor given back
+
+    def batches(self, assignments: Sequence[Assignment]) -> list[Sequence[Assignment]]:
+        """Split a claim into what is worked together: suspects alone, and by executor where each answers for itself."""
+        batches: defaultdict[object, list[Assignment]] = defaultdict(list)
+        for assignment in assignments:
+            executor = assignment.work.executor if self._adapter.per_executor else None
+            batches[assignment.work.job_id if assignment.alone else executor and executor.executor_id].append(
+                assignment
+            )
+        return list(batches.values())
+
+    def hold(self, assignments: Sequence[Assignment]) -> Sequence[Case]:
+        """Open the cases of a batch; they count as held from now on."""
+        cases = [Case.opened(assignment) for assignment in assignments]
+        self.held.update({case.job_id: case for case in cases})
+        return cases
+
+    async def work(self, cases: Sequence[Case]) -> None:
+        """Take one batch from lease to settlement; each job stands or falls alone."""
+        try:
+            await self._work(cases)
+        except EngineUnavailable as error:
+            await self._give_up(cases, Unsettled(Waiting.PLANE_SILENT, error.message))
+        except Exception as error:  # the boundary of a round: an adapter's bug harms this batch alone
+            log.exception("round_failed", worker=self._worker, jobs=[str(case.job_id) for case in cases])
+            detail = f"the adapter failed: {type(error).__name__}: {error}"
+            await self._give_up(cases, Unsettled(Waiting.ADAPTER_ERROR, detail))
+
+    async def _work(self, cases: Sequence[Case]) -> None:
+        never_claimed, committed, open_ = _sorted_by_what_is_known(cases)
+        await self.settle(never_claimed)
+        await self.publish(committed)
+        await self.stop(await self.find(open_))
+        await self.close(open_)
+        await self.observe_until_ended(open_)
+        await self.discard(open_)
+
+    # --- the steps of a round ---
+
+    async def find(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """List each job's runs; answers the cases, now with their listings."""
+        if cases:
+            listings = await self._adapter.find([case.assignment.work for case in cases])
+            for case in cases:
+                case.listing = listings.get(case.job_id, Listing())
+        return cases
+
+    async def stop(self, cases: Sequence[Case]) -> None:
+        """Stop what is not known to have ended, on each case's rung. What the engine answers is not evidence."""
+        now = self._clock.now()
+        rungs: defaultdict[Rung, list[Case]] = defaultdict(list)
+        for case in cases:
+            if case.stoppable:
+                rungs[climb(case, now, self._limits.patience)].append(case)
+                case.first_stop_at = case.first_stop_at or now
+        for rung, stopped in rungs.items():
+            answers = await self._adapter.stop([run for case in stopped for run in case.stoppable], rung)
+            for case in stopped:
+                heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in case.stoppable])
+
+    async def close(self, cases: Sequence[Case]) -> None:
+        """End the sessions of jobs of which something could still start."""
+        unclosed = [case for case in cases if case.closure is None]
+        if unclosed:
+            closed = await self._adapter.close([case.assignment.work for case in unclosed])
+            for case in unclosed:
+                case.closure = Closure.ENGINE_CLOSED if case.job_id in closed else None
+
+    async def observe_until_ended(self, cases: Sequence[Case]) -> None:
+        """Look, settle what has ended, stop the rest again; until all is settled or looking brings no progress."""
+        open_, pause = list(cases), self._limits.look_seconds
+        progress_at = extended_at = self._clock.monotonic()
+        while open_:
+            await self.look(open_)
+            await self.settle([case for case in open_ if isinstance(case.judgement, Ended)])
+            await self.postpone(
+                [case for case in open_ if isinstance(case.judgement, Unsettled) and case.judgement.hopeless]
+            )
+            left, now = [case for case in open_ if case.job_id in self.held], self._clock.monotonic()
+            if len(left) < len(open_):
+                progress_at, pause = now, self._limits.look_seconds
+            if now - progress_at >= self._limits.round_seconds:
+                return await self.postpone(left)
+            if now - extended_at >= self._limits.lease_seconds / 3:
+                left, extended_at = await self.extend(left), now
+            open_ = left
+            await self.stop(open_)
+            await self._clock.pause(pause if open_ else 0)
+            pause = min(2 * pause, self._limits.look_at_most_seconds)
+
+    async def look(self, cases: Sequence[Case]) -> None:
+        """List again and judge; only a listing that was begun after closing can end a case."""
+        closed = {case.job_id for case in cases if case.closure is not None}
+        begun_at = self._clock.monotonic()
+        await self.find(cases)
+        await self.observe([case for case in cases if case.unclear])
+        for case in cases:
+            case.judgement = judge(case, closed_before=case.job_id in closed, begun_at=begun_at)
+
+    async def observe(self, cases: Sequence[Case]) -> None:
+        """Ask the engine for the fate of each run that its listing does not tell."""
+        if cases:
+            answers = await self._adapter.observe([run for case in cases for run in case.unclear])
+            for case in cases:
+                case.observed(answers)
+
+    async def settle(self, cases: Sequence[Case]) -> None:
+        """Write ``cancelled`` with the receipts, or ``completed`` for what was committed and is published."""
+        if not cases:
+            return
+        seen_at = self._clock.now()
+        settlements = [self._settlement(case, seen_at) for case in cases]
+        answers = await self._outage.outlast(partial(self._queue.settle, settlements, worker=self._worker))
+        by_job = {answer.job_id: answer for answer in answers}
+        for case, settlement in zip(cases, settlements, strict=True):
+            self.held.pop(case.job_id, None)
+            tell_settled(case, settlement, by_job.get(case.job_id), worker=self._worker)
+
+    def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
+        receipt = None
+        if isinstance(case.judgement, Ended):
+            receipt = receipt_of(
+                case, case.judgement, engine=self._adapter.engine, worker=self._worker, seen_at=seen_at
+            )
+        return Settlement(case.job_id, case.assignment.lease, receipt, case.first_stop_at)
+
+    async def publish(self, cases: Sequence[Case]) -> None:
+        """A committed job is never stopped: see to its publication, and complete it."""
+        if not cases:
+            return
+        published = await self._adapter.publish([case.assignment.work for case in cases])
+        await self.settle([case for case in cases if case.job_id in published])
+        unpublished = [case for case in cases if case.job_id not in published]
+        for case in unpublished:
+            case.judgement = Unsettled(
+                Waiting.PLANE_SILENT, "it is committed, and its publication has not been confirmed"
+            )
+        await self.postpone(unpublished)
+
+    async def postpone(self, cases: Sequence[Case]) -> None:
+        """Give back for now, each with the reason in a sentence; later each time, and not all at once."""
+        if not cases:
+            return
+        given = [self._postponement(case) for case in cases]
+        answers = await self._outage.outlast(partial(self._queue.postpone, given))
+        by_job = {answer.job_id: answer for answer in answers}
+        for case, postponement in zip(cases, given, strict=True):
+            self.held.pop(case.job_id, None)
+            tell_postponed(case, postponement, by_job.get(case.job_id), worker=self._worker)
+
+    def _postponement(self, case: Case) -> Postponement:
+        reason = case.judgement
+        if not isinstance(reason, Unsettled):
+            raise TypeError(f"a case is postponed only with a reason, not {reason}")
+        return Postponement(
+            case.job_id,
+            case.assignment.lease,
+            reason.waiting,
+            reason.detail,
+            self._delay(case.assignment.rounds),
+            case.rung,
+            case.rung_since,
+            case.first_stop_at,
+        )
+
+    def _delay(self, rounds: int) -> float:
+        """Exponential in the rounds so far, bounded, and between half and the whole of that by chance."""
+        longest = self._limits.postpone_seconds * 2 ** min(max(rounds - 1, 0), 16)
+        return min(longest, self._limits.postpone_at_most_seconds) * (0.5 + self._jitter() / 2)
+
+    async def extend(self, cases: Sequence[Case]) -> list[Case]:
+        """Keep the leases of a batch that makes progress, and learn what closed meanwhile."""
+        holds = [Hold(case.job_id, case.assignment.lease) for case in cases]
+        kept = await self._outage.outlast(partial(self._queue.extend, holds, lease_seconds=self._limits.lease_seconds))
+        closures = {hold.job_id: hold.closure for hold in kept}
+        for case in cases:
+            case.closure = case.closure or closures.get(case.job_id)
+            if case.job_id not in closures:
+                self.held.pop(case.job_id, None)
+                log.info("lease_lost", job=str(case.job_id), worker=self._worker)
+        return [case for case in cases if case.job_id in closures]
+
+    async def discard(self, cases: Sequence[Case]) -> None:
+        """Remove what the cancelled jobs wrote; what cannot be removed now is found again by its executor."""
+        cancelled = [case.assignment.work for case in cases if isinstance(case.judgement, Ended)]
+        if not cancelled:
+            return
+        try:
+            removed = await self._adapter.discard(cancelled)
+        except EngineUnavailable as error:
+            log.warning("leftovers_kept", worker=self._worker, jobs=len(cancelled), error=error.message)
+            return
+        found = {job_id: names for job_id, names in removed.items() if names}
+        if found:
+            await self._outage.outlast(partial(self._queue.record_leftovers, found))
+
+    async def _give_up(self, cases: Sequence[Case], reason: Unsettled) -> None:
+        held = [case for case in cases if case.job_id in self.held]
+        for case in held:
+            case.judgement = reason
+        await self.postpone(held)
+
+
+def _sorted_by_what_is_known(cases: Sequence[Case]) -> tuple[list[Case], list[Case], list[Case]]:
+    """Never claimed (the store itself is the evidence), committed, and those that the engine has to be asked about."""
+    never_claimed = [case for case in cases if case.closure is Closure.NEVER_CLAIMED]
+    for case in never_claimed:
+        case.judgement = Ended(Outcome.NEVER_STARTED)
+    committed = [case for case in cases if case.assignment.committed]
+    known = {case.job_id for case in (*never_claimed, *committed)}
+    return never_claimed, committed, [case for case in cases if case.job_id not in known]

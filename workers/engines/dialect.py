@@ -1,0 +1,97 @@
+"""Compiled Spark SQL, checked and put into DuckDB's words.
+
+Only one query is let through, and only over the plane's data: a job's SQL must not write, configure, or reach for
+files and networks. DuckDB's own external access is switched off as well; this gives the clear sentence.
+"""
+
+import re
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from control_plane.errors import BadInput
+
+READABLE = ("datasets", "samples")
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "generateseries", "explode", "unnest", "inline", "stack"})
+OUTWARD = re.compile(r"^(read|sniff|parquet|load|install|pragma|copy|write|import|export|sleep)_|_scan$")
+OUTWARD_NAMES = frozenset({"glob", "getenv", "query", "query_table", "checkpoint", "force_checkpoint", "nextval"})
+CHANGES = (exp.DDL, exp.DML, exp.Into, exp.Command, exp.QueryTransform)
+
+
+def translate(sql: str) -> str:
+    """The DuckDB text of one Spark query. Raises BadInput, naming the field ``compiled_sql``, for anything else."""
+    query = _parse(sql)
+    _refuse_changes(query)
+    _refuse_functions(query)
+    _refuse_foreign_tables(query)
+    return _written(query)
+
+
+def _refused(message: str) -> BadInput:
+    return BadInput(f"compiled_sql: {message}", field="compiled_sql")
+
+
+def _parse(sql: str) -> exp.Query:
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, read="spark") if statement is not None]
+    except SqlglotError as error:
+        raise _refused(f"not valid Spark SQL: {_first_line(error)}") from error
+    except RecursionError as error:
+        raise _refused("nested too deeply to be read") from error
+    if len(statements) != 1:
+        raise _refused(f"exactly one SELECT is allowed, not {len(statements)} statements")
+    (statement,) = statements
+    if not isinstance(statement, exp.Query):
+        raise _refused(f"exactly one SELECT is allowed, not {statement.key.upper()}")
+    return statement
+
+
+def _first_line(error: SqlglotError) -> str:
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))  # sqlglot underlines the place for a terminal
+    return plain.strip().splitlines()[0]
+
+
+def _refuse_changes(query: exp.Query) -> None:
+    for node in query.find_all(*CHANGES):
+        if not isinstance(node, exp.Query):
+            raise _refused(f"a SELECT may not contain {node.key.upper()}")
+
+
+def _refuse_functions(query: exp.Query) -> None:
+    for table in query.find_all(exp.Table):
+        if isinstance(table.this, exp.Func) and _name(table.this) not in TABLE_FUNCTIONS:
+            raise _refused(f"the table function {_name(table.this)} is not allowed")
+    for function in query.find_all(exp.Func):
+        if _name(function) in OUTWARD_NAMES or OUTWARD.search(_name(function)):
+            raise _refused(f"the function {_name(function)} is not allowed: it reaches outside of the query")
+
+
+def _name(function: exp.Func) -> str:
+    name = function.name if isinstance(function, exp.Anonymous) else function.sql_name()
+    return name.lower()
+
+
+def _refuse_foreign_tables(query: exp.Query) -> None:
+    own = {cte.alias_or_name.lower() for cte in query.find_all(exp.CTE)}
+    for table in query.find_all(exp.Table):
+        if not isinstance(table.this, exp.Func) and not _is_readable([part.name.lower() for part in table.parts], own):
+            raise _refused(
+                f"the table {'.'.join(part.name for part in table.parts)} is not allowed; a job reads "
+                + " and ".join(f"narrative.{schema}.<name>" for schema in READABLE)
+            )
+
+
+def _is_readable(parts: list[str], own: set[str]) -> bool:
+    if len(parts) == 1:
+        return parts[0] in own
+    return len(parts) == 3 and parts[0] == "narrative" and parts[1] in READABLE
+
+
+def _written(query: exp.Query) -> str:
+    try:
+        return query.sql(dialect="duckdb", comments=False)
+    except SqlglotError as error:
+        raise _refused(f"cannot be run on DuckDB: {_first_line(error)}") from error
+    except RecursionError as error:
+        raise _refused("nested too deeply to be read") from error

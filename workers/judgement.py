@@ -1,0 +1,202 @@
+"""What the evidence allows to be said of a cancellation: pure decisions, no input and no output.
+
+The one rule: ``cancelled`` needs closing first, and then the engine's word from a listing that was begun afterwards.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from adapters.base import ENDED, Listing, Run, RunStatus, StopAnswer
+from control_plane.jobs import Assignment, Closure, Handle, Outcome, Receipt, Rung, Waiting
+
+LADDER = (Rung.ASK, Rung.INSIST, Rung.FORCE)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The engine's word: nothing of the job runs, and nothing can start. *run* is the one that decided."""
+
+    outcome: Outcome
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """Not yet; *hopeless* when looking again in this round cannot help."""
+
+    waiting: Waiting
+    detail: str
+    hopeless: bool = False
+
+
+Judgement = Ended | Unsettled
+
+
+@dataclass
+class Case:
+    """One cancellation in one round: what was claimed, and what has been learned since."""
+
+    assignment: Assignment
+    closure: Closure | None
+    rung: Rung | None
+    rung_since: datetime | None
+    first_stop_at: datetime | None
+    top: Rung = Rung.FORCE  #: the highest rung that the engine has
+    refused: bool = False  #: the last stop was not permitted
+    listing: Listing = field(default_factory=Listing)
+    absent_since: float | None = None  #: monotonic moment of the first listing that proves absence
+    judgement: Judgement | None = None
+
+    @classmethod
+    def opened(cls, assignment: Assignment) -> "Case":
+        """A case as it stands when its round begins."""
+        return cls(
+            assignment=assignment,
+            closure=assignment.closure,
+            rung=assignment.rung,
+            rung_since=assignment.rung_since,
+            first_stop_at=assignment.first_stop_at,
+        )
+
+    @property
+    def job_id(self) -> UUID:
+        """The job whose cancellation it is."""
+        return self.assignment.work.job_id
+
+    @property
+    def active(self) -> tuple[Run, ...]:
+        """The runs that the latest listing shows as active."""
+        return tuple(run for run in self.listing.runs if run.status is RunStatus.ACTIVE)
+
+    @property
+    def stoppable(self) -> tuple[Run, ...]:
+        """The runs that are not known to have ended."""
+        return tuple(run for run in self.listing.runs if run.status in (RunStatus.ACTIVE, RunStatus.UNKNOWN))
+
+    @property
+    def unclear(self) -> tuple[Run, ...]:
+        """Runs whose fate the listing does not tell: it cannot say, or it lacks the run that the handle names."""
+        unknown = tuple(run for run in self.listing.runs if run.status is RunStatus.UNKNOWN)
+        work = self.assignment.work
+        if work.handle is None or any(run.handle == work.handle for run in self.listing.runs):
+            return unknown
+        return (*unknown, Run(work.job_id, work.tag, work.handle, RunStatus.UNKNOWN))
+
+    def observed(self, answers: Mapping[Handle, Run]) -> None:
+        """Put what the engine says of the unclear runs in their place in the listing."""
+        asked = self.unclear
+        clear = tuple(run for run in self.listing.runs if run not in asked)
+        told = tuple(answers.get(run.handle, run) for run in asked)
+        self.listing = msgspec.structs.replace(self.listing, runs=clear + told)
+
+
+def judge(case: Case, *, closed_before: bool, begun_at: float) -> Judgement:
+    """Judge by the latest listing, begun at monotonic *begun_at*; *closed_before*: the job had been closed by then."""
+    unsettled = _unsettled(case, closed_before=closed_before)
+    if unsettled is not None:
+        case.absent_since = None
+        return unsettled
+    ended = [run for run in case.listing.runs if run.status in ENDED]
+    if ended and len(ended) == len(case.listing.runs):
+        return _by_runs(ended)
+    return _by_absence(case, ended, begun_at)
+
+
+def _unsettled(case: Case, *, closed_before: bool) -> Unsettled | None:
+    listing = case.listing
+    if case.active:
+        return _still_running(case)
+    if not listing.complete:
+        trouble = listing.trouble
+        waiting = trouble.waiting if trouble else Waiting.HANDLE_UNKNOWN
+        return Unsettled(waiting, trouble.detail if trouble else "the engine's listing is not complete", hopeless=True)
+    unknown = [run for run in listing.runs if run.status is RunStatus.UNKNOWN]
+    if unknown:
+        return Unsettled(Waiting.HANDLE_UNKNOWN, f"the engine cannot say what became of {unknown[0].handle.run_id}")
+    if not closed_before:
+        # Nothing of it runs, but something could still start; closing is tried once a round.
+        return Unsettled(Waiting.NOT_CLOSED, "its executor has not confirmed that nothing more will be submitted")
+    return None
+
+
+def _still_running(case: Case) -> Unsettled:
+    words = ", ".join(sorted({f"{run.handle.run_id} is {run.word or run.status.value}" for run in case.active}))
+    if case.refused:
+        return Unsettled(Waiting.NOT_PERMITTED, f"the engine did not permit the stop; {words}", hopeless=True)
+    return Unsettled(Waiting.STILL_RUNNING, f"{words}, although it was told to stop ({_rung(case).value})")
+
+
+def _rung(case: Case) -> Rung:
+    return case.rung or Rung.ASK
+
+
+def _by_runs(ended: Sequence[Run]) -> Ended:
+    finished = [run for run in ended if run.status is RunStatus.SUCCEEDED]
+    if finished:
+        return Ended(Outcome.FINISHED_UNPUBLISHED, _latest(finished))
+    return Ended(Outcome.STOPPED, _latest(ended))
+
+
+def _by_absence(case: Case, ended: Sequence[Run], begun_at: float) -> Judgement:
+    """No run, or one that is gone: evidence only twice, listing_lag apart, by the incarnation that would know it."""
+    work = case.assignment.work
+    expected = work.handle.incarnation if work.handle else work.incarnation
+    if expected is not None and case.listing.incarnation != expected:
+        case.absent_since = None
+        detail = f"incarnation {case.listing.incarnation} of the engine cannot vouch for {expected}"
+        return Unsettled(Waiting.HANDLE_UNKNOWN, detail, hopeless=True)
+    if case.absent_since is None:
+        case.absent_since = begun_at
+        return Unsettled(Waiting.HANDLE_UNKNOWN, "the engine shows no run of it; a second listing has to agree")
+    if begun_at - case.absent_since < case.assignment.listing_lag_seconds:
+        return Unsettled(Waiting.HANDLE_UNKNOWN, "the engine shows no run of it; its listings may lag")
+    known = [*ended, *(run for run in case.listing.runs if run.status is RunStatus.GONE)]
+    if known:
+        return _by_runs(known)
+    return Ended(Outcome.STOPPED if work.handle else Outcome.NEVER_STARTED)
+
+
+def _latest(runs: Iterable[Run]) -> Run:
+    return max(runs, key=lambda run: (run.ended_at is not None, run.ended_at.timestamp() if run.ended_at else 0.0))
+
+
+def receipt_of(case: Case, ended: Ended, *, engine: str, worker: str, seen_at: datetime) -> Receipt:
+    """The evidence as it is written down."""
+    work = case.assignment.work
+    handle: Handle | None = ended.run.handle if ended.run else work.handle
+    return Receipt(
+        outcome=ended.outcome,
+        seen_at=seen_at,
+        worker=worker,
+        closure=case.closure,
+        tag=work.tag,
+        engine=engine,
+        incarnation=case.listing.incarnation,
+        handle=handle,
+        engine_status=ended.run.word if ended.run else None,
+        engine_ended_at=ended.run.ended_at if ended.run else None,
+        rounds=case.assignment.rounds,
+        rung=case.rung,
+    )
+
+
+def climb(case: Case, now: datetime, patience: Mapping[Rung, timedelta]) -> Rung:
+    """The rung to stop with now: the next one when the time of the present one is up, never above the engine's top."""
+    if case.rung is None or case.rung_since is None:
+        case.rung, case.rung_since = Rung.ASK, now
+        return case.rung
+    higher = LADDER[LADDER.index(case.rung) + 1 :]
+    if higher and case.rung is not case.top and now - case.rung_since >= patience.get(case.rung, timedelta.max):
+        case.rung, case.rung_since = higher[0], now
+    return case.rung
+
+
+def heed(case: Case, answers: Sequence[StopAnswer]) -> None:
+    """Take note of what the engine answered to a stop: it decides nothing but what is tried next."""
+    case.refused = StopAnswer.NOT_PERMITTED in answers
+    if StopAnswer.UNSUPPORTED in answers and case.rung is not None:
+        case.top = case.rung = LADDER[max(LADDER.index(case.rung) - 1, 0)]

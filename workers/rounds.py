@@ -1,0 +1,117 @@
+"""The rounds of a worker: claims for all its planes in one statement, works what it claimed, and drains.
+
+Each plane's rounds run by themselves, so that one that hangs delays no other; each plane holds at most
+``batches_in_flight`` batches, so that it cannot take the worker's whole attention either.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from adapters.base import Adapter
+from control_plane.errors import StoreUnavailable
+from control_plane.jobs import Assignment, Hold
+from workers.canceller import Canceller, Limits
+from workers.clock import Clock
+from workers.outage import Outage
+from workers.queue import CancellationQueue
+
+log = structlog.get_logger()
+
+#: How long giving back may take at the end of a drain; the leases run out by themselves.
+_RELEASE_SECONDS = 3.0
+
+
+class Rounds:
+    """One worker's rounds over its planes."""
+
+    def __init__(
+        self,
+        queue: CancellationQueue,
+        adapters: Mapping[UUID, Adapter],
+        *,
+        worker: str,
+        limits: Limits = Limits(),
+        clock: Clock = Clock(),
+    ) -> None:
+        self._queue = queue
+        self._worker = worker
+        self._limits = limits
+        self._outage = Outage(clock)
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cancellers = {
+            plane: Canceller(queue, adapter, worker=worker, limits=limits, outage=self._outage, clock=clock)
+            for plane, adapter in adapters.items()
+        }
+
+    async def run(self, *, stopping: asyncio.Event, wake: asyncio.Event) -> None:
+        """Claim and work until *stopping* is set, then drain; whoever sets it sets *wake*, which means: look now."""
+        self._wake = wake
+        while not stopping.is_set():
+            wake.clear()
+            if not await self._claim():
+                await wake.wait()
+        await self._drain()
+
+    async def heartbeat(self) -> None:
+        """Say that the planes are attended."""
+        with suppress(StoreUnavailable):  # the rounds say so, once
+            await self._queue.heartbeat(list(self._cancellers))
+
+    # --- claiming ---
+
+    async def _claim(self) -> bool:
+        """Claim once for all planes and begin working; true when a plane had more than was taken."""
+        room = {plane: self._room(canceller) for plane, canceller in self._cancellers.items()}
+        if not any(room.values()):
+            return False
+        claimed: defaultdict[UUID, list[Assignment]] = defaultdict(list)
+        for assignment in await self._outage.outlast(
+            partial(self._queue.claim, room, worker=self._worker, lease_seconds=self._limits.lease_seconds)
+        ):
+            claimed[assignment.data_plane_id].append(assignment)
+        for plane, assignments in claimed.items():
+            self._begin(self._cancellers[plane], assignments)
+        return any(len(assignments) >= room[plane] for plane, assignments in claimed.items())
+
+    def _room(self, canceller: Canceller) -> int:
+        free = self._limits.batches_in_flight * self._limits.batch_size - len(canceller.held)
+        return max(0, min(self._limits.batch_size, free))
+
+    def _begin(self, canceller: Canceller, assignments: list[Assignment]) -> None:
+        for batch in canceller.batches(assignments):
+            task = asyncio.create_task(canceller.work(canceller.hold(batch)))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()  # there is room again
+
+    # --- draining ---
+
+    async def _drain(self) -> None:
+        """Let rounds settle or postpone what they hold; give back what is left when the time is up."""
+        log.info("drain_started", worker=self._worker, held=sum(map(len, self._holds().values())))
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._limits.drain_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        given_back = [hold for holds in self._holds().values() for hold in holds]
+        if given_back:
+            with suppress(StoreUnavailable, TimeoutError):
+                await asyncio.wait_for(self._queue.release(given_back), _RELEASE_SECONDS)
+        log.info("drain_ended", worker=self._worker, given_back=len(given_back))
+
+    def _holds(self) -> dict[UUID, list[Hold]]:
+        return {
+            plane: [Hold(case.job_id, case.assignment.lease) for case in canceller.held.values()]
+            for plane, canceller in self._cancellers.items()
+        }
