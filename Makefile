@@ -7,10 +7,9 @@ PYTEST_ARGS ?= -n logical
 BIN := .venv/bin
 PACKAGES := adapters config control_plane tests workers $(wildcard benchmarks)
 
-# Names the interpreter: another version or place makes the environments anew.
-INTERPRETER := $(shell $(PYTHON) -c 'import hashlib, sys; \
-  print("%d.%d.%d-" % sys.version_info[:3] + hashlib.sha256(sys.base_prefix.encode()).hexdigest()[:8])')
-OLD_ENOUGH := $(shell $(PYTHON) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "no")')
+# Names the interpreter, if it is new enough; another version or place makes the environments anew.
+INTERPRETER := $(shell $(PYTHON) -c 'import hashlib, sys; sys.version_info >= (3, 11) and \
+  print("%d.%d.%d-" % sys.version_info[:3] + hashlib.sha256(sys.base_prefix.encode()).hexdigest()[:8])' 2>/dev/null)
 
 .PHONY: help demo test check bench lock format clean
 .DELETE_ON_ERROR:
@@ -28,7 +27,7 @@ check: .venv/ready  ## Lint, types, import contracts
 	$(BIN)/ruff check $(PACKAGES)
 	$(BIN)/ruff format --check $(PACKAGES)
 	$(BIN)/mypy $(PACKAGES)
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: .venv/ready  ## Put imports and layout in order
 	$(BIN)/ruff check --fix $(PACKAGES)
@@ -73,8 +72,8 @@ clean:  ## Remove what the other targets made
 	@touch $@
 
 define new_environment
-	@test '$(OLD_ENOUGH)' = yes || { echo 'Countermand needs Python 3.11 or newer, and $(PYTHON) is' \
-	  "$$($(PYTHON) --version 2>&1 || echo 'not there'): name another with make PYTHON=python3.12 …" >&2; exit 1; }
+	@test -n '$(INTERPRETER)' || { echo "Countermand needs Python 3.11 or newer, and '$(PYTHON)' is not that:" \
+	  'name another one, as in make PYTHON=python3.12 test' >&2; exit 1; }
 	@echo 'Setting up $(1) with Python $(INTERPRETER)' >&2
 	@$(PYTHON) -m venv --clear $(1) || { echo 'No environment could be made; on Debian: apt install python3-venv.' >&2; exit 1; }
 endef

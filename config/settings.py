@@ -80,6 +80,7 @@ class WorkerSettings(Section):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     poll_seconds: Seconds = 1.0
     call_timeout_seconds: Seconds = 5.0
+    executor_token_file: Path | None = None
 
     @model_validator(mode="after")
     def a_call_fits_into_its_lease(self) -> Self:

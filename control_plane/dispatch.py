@@ -55,6 +55,10 @@ class Dispatch:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def installation(self) -> str:
+        """The random name that this database got at its first migration."""
+        return str(self._store.perform(statements.installation_name())[0]["name"])
+
     # --- cancellations, for a canceller ---
 
     def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
@@ -270,7 +274,7 @@ class Dispatch:
         return {row["job_id"]: row["ended_at"] for row in moved}
 
     def fail(self, failures: Sequence[Failure], *, executor: Executor) -> list[UUID]:
-        """Fail running jobs; where a cancellation was requested the cause is kept, and is a hint to look again."""
+        """Fail running jobs; where a cancellation was requested it is a hint to look again, and changes no state."""
         causes = [{"job_id": item.job_id, "epoch": item.epoch, "failures": [item.cause]} for item in _by_id(failures)]
         if not causes:
             return []

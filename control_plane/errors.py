@@ -86,7 +86,7 @@ class StoreUnavailable(CountermandError):
 
 
 class Refused(CountermandError):
-    """This process may not go on: its folder is held by another, its address is public without a token, and the like."""
+    """This process may not go on: its folder is held by another, its address is open without a token, and the like."""
 
     exit_code = ExitCode.REFUSED
     problem_type = "refused"

@@ -40,6 +40,7 @@ from control_plane.store import Store, Transaction
 
 COMPANY = 1  #: the only company until tokens tell them apart
 PER_PAGE_LIMIT = 500
+EVERYTHING = Filters()
 SELF = Process("control_plane")
 
 
@@ -173,7 +174,7 @@ class Intake:
         return _job(found[0])
 
     def jobs(
-        self, filters: Filters = Filters(), *, order_by: str = "created_at_desc", per_page: int = 100, offset: int = 0
+        self, filters: Filters = EVERYTHING, *, order_by: str = "created_at_desc", per_page: int = 100, offset: int = 0
     ) -> Page:
         """One page of the jobs that match; BadInput names a field out of its range."""
         if order_by not in statements.ORDERS:

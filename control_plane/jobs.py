@@ -120,7 +120,8 @@ RequestSource = ApiUser | Process
 
 def read_source(document: Any) -> RequestSource:
     """A stored request source."""
-    return msgspec.convert(document, RequestSource)  # type: ignore[arg-type]  # msgspec takes unions, its stubs do not
+    source: RequestSource = msgspec.convert(document, RequestSource)
+    return source
 
 
 # --- inputs and results by type ------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def _compiled() -> Iterator[Edge]:
         for source, transitions in event.transitions.items():
             for transition in transitions:
                 wanted = {condition.target for condition in transition.conditions}
-                yield Edge(Trigger(name), JobState(source), JobState(transition.dest), wanted.pop() if wanted else None)
+                yield Edge(
+                    Trigger(name), JobState(source), JobState(str(transition.dest)), wanted.pop() if wanted else None
+                )
 
 
 EDGES = tuple(_compiled())

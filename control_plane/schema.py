@@ -69,7 +69,8 @@ class Moment(sqltypes.TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if isinstance(value, str):
             return datetime.fromisoformat(value).replace(tzinfo=UTC)
-        return value
+        moment: datetime | None = value
+        return moment
 
 
 class Document(sqltypes.TypeDecorator[Any]):
@@ -214,12 +215,13 @@ audit = Table(
     Column("moved_at", Moment, nullable=False),
 )
 
+_open = cancellations.c.settled_at.is_(None)
 Index("cancellations_due", cancellations.c.data_plane_id, cancellations.c.next_round_at,
-      postgresql_where=cancellations.c.settled_at.is_(None), sqlite_where=cancellations.c.settled_at.is_(None))  # fmt: skip
+      postgresql_where=_open, sqlite_where=_open)  # fmt: skip
 #: So many claims in a row without an outcome make a cancellation suspect; it is then claimed alone.
 SUSPECT_AFTER = 3
 SUSPECT = literal_column(str(SUSPECT_AFTER), Integer)  # as text: a bound value would not match the partial index
-_suspects = and_(cancellations.c.settled_at.is_(None), cancellations.c.unanswered >= SUSPECT)
+_suspects = and_(_open, cancellations.c.unanswered >= SUSPECT)
 Index("cancellations_suspect", cancellations.c.data_plane_id, cancellations.c.next_round_at,
       postgresql_where=_suspects, sqlite_where=_suspects)  # fmt: skip
 Index("jobs_pending", jobs.c.data_plane_id, jobs.c.created_at,
@@ -343,14 +345,21 @@ _REFUSALS = {
     ("audit", "UPDATE"): ("audit_unchanged", None, "the audit is append-only"),
     ("audit", "DELETE"): ("audit_kept", None, "the audit is append-only"),
 }
+
+
+def _unreplaced(table: str, key: str) -> str:
+    return (
+        f"CREATE TRIGGER {table}_unreplaced BEFORE INSERT ON {table} FOR EACH ROW "
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key}) "  # noqa: S608  # names of our own tables
+        f"BEGIN SELECT RAISE(ABORT, '{table}: the row exists'); END"
+    )
+
+
 #: Each database's own back door: SQLite's REPLACE removes a row without its DELETE trigger; Postgres has TRUNCATE.
 _BACK_DOORS = {
     "sqlite": (
-        "CREATE TRIGGER jobs_unreplaced BEFORE INSERT ON jobs FOR EACH ROW "
-        "WHEN EXISTS (SELECT 1 FROM jobs WHERE job_id = NEW.job_id) BEGIN SELECT RAISE(ABORT, 'the job exists'); END",
-        "CREATE TRIGGER audit_unreplaced BEFORE INSERT ON audit FOR EACH ROW "
-        "WHEN EXISTS (SELECT 1 FROM audit WHERE audit_id = NEW.audit_id) "
-        "BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END",
+        _unreplaced("jobs", "job_id"),
+        _unreplaced("audit", "audit_id"),
     ),
     "postgresql": (
         "CREATE TRIGGER audit_untruncated BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse('the audit is append-only')",

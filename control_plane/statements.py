@@ -1,11 +1,11 @@
 """Every SQL statement, one function each. Nobody else builds statements.
 
-Parameters that all of them share: ``rows``, a JSON array that stands for a table (:func:`rows`), and ``clock``, which is
-NULL in production and a fixed moment in tests (:func:`now`). Guards come from the lifecycle.
+Parameters that all of them share: ``rows``, a JSON array that stands for a table (:func:`rows`), and ``clock``, which
+is NULL in production and a fixed moment in tests (:func:`now`). Guards come from the lifecycle.
 
 What changes several tables is a :class:`Chain`: a guarded UPDATE and what follows from the rows that it changed. On
-Postgres it is one statement with data-modifying CTEs, one round trip; on SQLite, which has none, its parts run one after
-the other in one transaction.
+Postgres it is one statement with data-modifying CTEs, one round trip; on SQLite, which has none, its parts run one
+after the other in one transaction.
 """
 
 from collections.abc import Callable
@@ -46,10 +46,10 @@ from control_plane import lifecycle
 from control_plane.jobs import Closure
 from control_plane.lifecycle import JobState, Trigger
 from control_plane.schema import (
+    SUSPECT,
     Document,
     Moment,
     Uuid,
-    SUSPECT,
     audit,
     cancellations,
     data_planes,
@@ -132,7 +132,7 @@ def _(element: among, compiler: Any, **keywords: Any) -> str:
 @compiles(among, "sqlite")
 def _(element: among, compiler: Any, **keywords: Any) -> str:
     column, *queries = (compiler.process(clause, **keywords) for clause in element.clauses)
-    return f"{column} IN ({' UNION ALL '.join(f'SELECT * FROM {query}' for query in queries)})"
+    return f"{column} IN ({' UNION ALL '.join(f'SELECT * FROM {query}' for query in queries)})"  # noqa: S608  # compiled
 
 
 class _DatabaseTime(FunctionElement[Any]):
@@ -889,8 +889,8 @@ def fail() -> Chain:
 
 @lru_cache
 def hint() -> Chain:
-    """Keep the causes in ``:rows`` of jobs whose cancellation was requested meanwhile, and look again at once."""
-    wanted = rows(job_id=Uuid, epoch=Uuid, failures=Document)
+    """Look again at once at those of the jobs in ``:rows`` whose cancellation was requested before they failed."""
+    wanted = rows(job_id=Uuid, epoch=Uuid)
     first = (
         update(jobs)
         .where(
@@ -898,7 +898,7 @@ def hint() -> Chain:
             jobs.c.state == lifecycle.destination(Trigger.REQUEST_CANCELLATION).value,
             jobs.c.committed_at.is_(None),
         )
-        .values(failures=wanted.c.failures, updated_at=now())
+        .values(updated_at=now())
         .returning(jobs.c.job_id, jobs.c.data_plane_id)
     )
     return Chain(first, (_made_due,), lambda closed: select(closed, _woken(closed)))

@@ -4,14 +4,15 @@ Errors: StoreUnavailable when the database is away (the call may be repeated), N
 constraint and data errors pass through as SQLAlchemy raises them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Executable, RowMapping, Select, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Executable, RowMapping, Select, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import StaticPool
 
@@ -75,7 +76,7 @@ def _as_one(chain: Chain) -> Select[Any]:
 
 @lru_cache(maxsize=256)
 def _as_steps(chain: Chain) -> tuple[list[Executable], Select[Any]]:
-    kinds = {column.key: column.type for column in chain.first.exported_columns}
+    kinds = {str(column.key): column.type for column in chain.first.exported_columns}
     moved = statements.rows("moved", **kinds)
     return [follow(moved) for follow in chain.then], chain.answer(moved)
 
@@ -84,7 +85,7 @@ class Store:
     """The database. *clock* replaces the database's own in tests."""
 
     def __init__(self, database_url: str, *, clock: Clock = _database_time, pool_size: int = 5) -> None:
-        self.engine = open_engine(database_url, pool_size=pool_size)
+        self.engine = open_engine(database_url, pool_size=pool_size, create=False)
         self._clock = clock
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -124,8 +125,11 @@ class Store:
         self.engine.dispose()
 
 
-def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
-    """An engine for ``sqlite:///path`` or ``postgresql://…``; BadInput names the field and what is allowed."""
+def open_engine(database_url: str, *, pool_size: int = 5, create: bool = True) -> Engine:
+    """An engine for ``sqlite:///path`` or ``postgresql://…``; BadInput names the field and what is allowed.
+
+    Unless *create* is true, a SQLite file that is not there is not made but called not migrated.
+    """
     try:
         url = make_url(database_url)
     except ArgumentError as error:
@@ -133,7 +137,7 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
     if url.get_backend_name() == "postgresql":
         return _open_postgres(url.set(drivername="postgresql+psycopg"), pool_size)
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url)
+        return _open_sqlite(url, create=create)
     raise BadInput(f"database_url: {_ALLOWED_URL}, not {url.drivername}", field="database_url")
 
 
@@ -144,7 +148,7 @@ def _document(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _open_postgres(url: Any, pool_size: int) -> Engine:
+def _open_postgres(url: URL, pool_size: int) -> Engine:
     return create_engine(
         url,
         pool_size=pool_size,
@@ -155,9 +159,11 @@ def _open_postgres(url: Any, pool_size: int) -> Engine:
     )
 
 
-def _open_sqlite(url: Any) -> Engine:
+def _open_sqlite(url: URL, *, create: bool) -> Engine:
     in_memory = url.database in (None, "", ":memory:")
-    pool = {"poolclass": StaticPool} if in_memory else {}
+    if not (in_memory or create or Path(str(url.database)).exists()):
+        raise NotMigrated(not_migrated(str(url)))
+    pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
     engine = create_engine(url, connect_args={"timeout": 10, "check_same_thread": False}, **pool)
 
     @event.listens_for(engine, "connect")
@@ -205,8 +211,3 @@ def _is_away(error: DBAPIError) -> bool:
 
 def _first_line(error: DatabaseError | DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-
-
-def given(row: Mapping[Any, Any], *names: str) -> dict[str, Any]:
-    """Those columns of a row, as keyword arguments."""
-    return {name: row[name] for name in names}

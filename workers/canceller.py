@@ -157,7 +157,8 @@ class Canceller:
             if len(left) < len(open_):
                 progress_at, pause = now, self._limits.look_seconds
             if now - progress_at >= self._limits.round_seconds:
-                return await self.postpone(left)
+                await self.postpone(left)
+                return
             if now - extended_at >= self._limits.lease_seconds / 3:
                 left, extended_at = await self.extend(left), now
             open_ = left
@@ -242,7 +243,7 @@ class Canceller:
 
     def _delay(self, rounds: int) -> float:
         """Exponential in the rounds so far, bounded, and between half and the whole of that by chance."""
-        longest = self._limits.postpone_seconds * 2 ** min(max(rounds - 1, 0), 16)
+        longest: float = self._limits.postpone_seconds * 2 ** min(max(rounds - 1, 0), 16)
         return min(longest, self._limits.postpone_at_most_seconds) * (0.5 + self._jitter() / 2)
 
     async def extend(self, cases: Sequence[Case]) -> list[Case]:

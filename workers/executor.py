@@ -17,7 +17,7 @@ from msgspec import structs
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from adapters.base import RunStatus
-from control_plane.errors import EngineUnavailable
+from control_plane.errors import Conflict, EngineUnavailable
 from control_plane.jobs import Attendance, Claim, Commit, Failure, FailureCause, Publication
 from control_plane.jobs import Executor as Identity
 from workers.clock import Clock
@@ -130,23 +130,20 @@ class Executor:
     async def _drain(self, claiming: asyncio.Task[None]) -> None:
         """Let runs end; then stop them and say so. What the store cannot be told, the next start takes up."""
         log.info("executor_draining", jobs=len(self._held))
-        await self._wait([claiming], self._limits.drain_seconds)
-        await self._wait(self._jobs, self._limits.drain_seconds)
+        await self._quieten(claiming, self._limits.drain_seconds)
         for held in self._held.values():
             held.draining = True
             self._engine.close(held.claim.tag)
-        await self._wait(self._jobs, self._limits.last_words_seconds)
+        await self._quieten(claiming, self._limits.last_words_seconds)
         if self._held:
             log.warning("jobs_left_behind", jobs=[str(job_id) for job_id in self._held])
 
-    async def _wait(self, tasks: Collection[asyncio.Task[None]], seconds: float) -> None:
-        """Until all have ended, or for so long."""
-        if not tasks:
-            return
-        ended = asyncio.ensure_future(asyncio.wait(list(tasks)))
+    async def _quieten(self, claiming: asyncio.Task[None], seconds: float) -> None:
+        """Wait until nothing is under way, or for so long; a claim under way may still bring jobs."""
         enough = asyncio.ensure_future(self._clock.pause(seconds))
-        await asyncio.wait({ended, enough}, return_when=asyncio.FIRST_COMPLETED)
-        await _cancel([ended, enough])
+        while (busy := {task for task in (claiming, *self._jobs) if not task.done()}) and not enough.done():
+            await asyncio.wait({enough, *busy}, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([enough])
 
     # --- claiming and attending
 
@@ -222,10 +219,11 @@ class Executor:
         bind_contextvars(job=str(held.claim.job_id))
         try:
             await self._conclude(held, await self._follow(held))
+        except Conflict as error:  # its tag was closed before it could start
+            await self._give_up(held, self._cause(error.message, {}))
         except Exception as error:  # the boundary of one job
             log.exception("job_broken")
-            cause = self._cause(f"{type(error).__name__}: {error}", {})
-            await self._give_up(held, cause)
+            await self._give_up(held, self._cause(f"{type(error).__name__}: {error}", {}))
         finally:
             del self._held[held.claim.job_id]
 

@@ -30,7 +30,7 @@ class Outage:
 
     async def outlast(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """What *call* answers, repeated while the store is away; every other error passes through."""
-        answer = await self._retrying.copy()(call)
+        answer: Answer = await self._retrying.copy()(call)
         self._back()
         return answer
 

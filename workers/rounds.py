@@ -23,8 +23,8 @@ from workers.queue import CancellationQueue
 
 log = structlog.get_logger()
 
-#: How long giving back may take at the end of a drain; the leases run out by themselves.
-_RELEASE_SECONDS = 3.0
+#: How long the last claim, and giving back at the end, may take; the leases run out by themselves.
+_LAST_CALL_SECONDS = 3.0
 
 
 class Rounds:
@@ -50,19 +50,39 @@ class Rounds:
             for plane, adapter in adapters.items()
         }
 
-    async def run(self, *, stopping: asyncio.Event, wake: asyncio.Event) -> None:
-        """Claim and work until *stopping* is set, then drain; whoever sets it sets *wake*, which means: look now."""
+    async def run(self, *, stopping: asyncio.Event, wake: asyncio.Event, beat: asyncio.Event) -> None:
+        """Claim and work until *stopping* is set, then drain. *wake*: look for work; *beat*: say that we live.
+
+        Whoever sets *stopping* sets the others, too.
+        """
         self._wake = wake
+        log.info("worker_started", worker=self._worker, planes=[str(plane) for plane in self._cancellers])
+        beating = asyncio.create_task(self._heartbeat(beat))
+        working = asyncio.create_task(self._claim_and_work(wake, stopping))
+        stopped = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working}, timeout=_LAST_CALL_SECONDS)  # a claim's answer is not thrown away
+            if working.done():
+                working.result()
+        finally:
+            for task in (beating, working, stopped):
+                task.cancel()
+            await asyncio.gather(beating, working, stopped, return_exceptions=True)
+            await self._drain()
+
+    async def _claim_and_work(self, wake: asyncio.Event, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             wake.clear()
             if not await self._claim():
                 await wake.wait()
-        await self._drain()
 
-    async def heartbeat(self) -> None:
-        """Say that the planes are attended."""
-        with suppress(StoreUnavailable):  # the rounds say so, once
-            await self._queue.heartbeat(list(self._cancellers))
+    async def _heartbeat(self, beat: asyncio.Event) -> None:
+        while True:
+            beat.clear()
+            with suppress(StoreUnavailable):  # the rounds say so, once
+                await self._queue.heartbeat(list(self._cancellers))
+            await beat.wait()
 
     # --- claiming ---
 
@@ -107,7 +127,7 @@ class Rounds:
         given_back = [hold for holds in self._holds().values() for hold in holds]
         if given_back:
             with suppress(StoreUnavailable, TimeoutError):
-                await asyncio.wait_for(self._queue.release(given_back), _RELEASE_SECONDS)
+                await asyncio.wait_for(self._queue.release(given_back), _LAST_CALL_SECONDS)
         log.info("drain_ended", worker=self._worker, given_back=len(given_back))
 
     def _holds(self) -> dict[UUID, list[Hold]]:

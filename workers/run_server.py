@@ -182,8 +182,8 @@ def open_unix_door(folder: Path) -> Door:
     path = folder.absolute() / SOCKET
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise Refused(
-            f"data_folder: {path} is too long for a Unix socket ({LONGEST_SOCKET_PATH} bytes); choose a shorter folder, "
-            "or listen on the network with a token",
+            f"data_folder: {path} is too long for a Unix socket ({LONGEST_SOCKET_PATH} bytes); choose a shorter "
+            "folder, or listen on the network with a token",
             field="data_folder",
         )
     path.unlink(missing_ok=True)  # a killed process left it; it holds nobody's lock any more

@@ -108,7 +108,7 @@ class EmbeddedEngine:
         return await self._keep_house(partial(self._warehouse.discard, idle))
 
     def check(self) -> None:
-        """Raise EngineUnavailable once DuckDB has met a fatal error: it then refuses everything until it is reopened."""
+        """Raise EngineUnavailable once DuckDB has met a fatal error: until reopened, it then refuses everything."""
         if self._fatal is not None:
             raise EngineUnavailable(f"DuckDB cannot go on: {self._fatal}")
 

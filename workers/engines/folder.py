@@ -114,8 +114,8 @@ def _refuse_copy(path: Path, known: _Identity, place: _Place) -> None:
     if same_inodes and (was.boot != place.boot or was.device == place.device):
         return
     raise Refused(
-        f"data_folder: {path} is a copy of the folder of {known.executor_id}, which may be running elsewhere; start the "
-        f"original, or remove {IDENTITY} here to make this a new executor",
+        f"data_folder: {path} is a copy of the folder of {known.executor_id}, which may be running elsewhere; start "
+        f"the original, or remove {IDENTITY} here to make this a new executor",
         field="data_folder",
     )
 

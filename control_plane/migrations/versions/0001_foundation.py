@@ -3,6 +3,7 @@
 import secrets
 
 from alembic import op
+
 from control_plane.schema import installation, metadata, refusals
 
 revision = "0001"

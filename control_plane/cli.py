@@ -1,0 +1,334 @@
+"""The control plane's subcommands: ``db``, ``planes``, ``jobs``. What they work on is given by the composition root."""
+
+import getpass
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from control_plane.errors import BadInput, ExitCode, NotFound
+from control_plane.jobs import DataPlane, ExecutionCluster, Job, JobType, Platform, Process
+from control_plane.lifecycle import RECEIPTED_STATES, TERMINAL, JobState
+
+if TYPE_CHECKING:  # the store's libraries are imported by the commands that need them
+    from control_plane.intake import Intake
+
+
+class Desk(Protocol):
+    """What the composition root gives: the store, opened from the settings, for one command."""
+
+    def intake(self, database_url: str | None) -> "Intake":
+        """Users' side of the store; raises NotMigrated, StoreUnavailable or BadInput."""
+
+    def database_url(self, database_url: str | None) -> str:
+        """The database that was given, by option, environment or file."""
+
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME; else COUNTERMAND_DATABASE_URL.", metavar="URL"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+
+db = typer.Typer(help="The database.", no_args_is_help=True)
+planes = typer.Typer(help="Data planes: where work runs.", no_args_is_help=True)
+jobs = typer.Typer(help="Jobs: submit, look, ask for their cancellation.", no_args_is_help=True)
+
+
+# --- printing ------------------------------------------------------------------------------------------------------
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(box=None, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(table)
+
+
+def _summary(job: Job) -> tuple[Any, ...]:
+    outcome = job.receipt.outcome.value if job.receipt else None
+    waiting = job.cancellation.waiting if job.cancellation and job.state not in TERMINAL else None
+    return job.job_id, job.type.value, job.state.value, outcome or waiting, f"{job.created_at:%Y-%m-%d %H:%M:%S}Z"
+
+
+# --- reading what was given ----------------------------------------------------------------------------------------
+
+
+def _member(kind: Any, value: str | None, field: str) -> Any:
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError as error:
+        allowed = ", ".join(member.value for member in kind)
+        raise BadInput(f"{field}: {value!r} is not one of {allowed}", field=field) from error
+
+
+def read_id(value: str, field: str) -> UUID:
+    """A UUID from the command line; BadInput names the field."""
+    try:
+        return UUID(value)
+    except ValueError as error:
+        raise BadInput(f"{field}: {value!r} is not a UUID", field=field) from error
+
+
+def find_plane(intake: "Intake", name_or_id: str) -> DataPlane:
+    """A data plane by its id or its name; NotFound names those that there are."""
+    known = intake.planes()
+    for plane in known:
+        if name_or_id in (str(plane.data_plane_id), plane.display_name):
+            return plane
+    names = ", ".join(plane.display_name for plane in known) or "none yet: `countermand planes create`"
+    raise NotFound(f"data_plane: there is no data plane {name_or_id!r}; there are {names}", field="data_plane")
+
+
+def _read_input(given: str) -> Any:
+    """JSON from the argument, from ``@FILE``, or from stdin for ``-``."""
+    try:
+        text = sys.stdin.read() if given == "-" else Path(given[1:]).read_text() if given.startswith("@") else given
+        return json.loads(text)
+    except OSError as error:
+        raise BadInput(f"input: {given[1:]} cannot be read: {error.strerror}", field="input") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"input: it is not JSON: {error}", field="input") from error
+
+
+def _myself() -> Process:
+    return Process(f"cli:{getpass.getuser()}")
+
+
+# --- db ------------------------------------------------------------------------------------------------------------
+
+
+@db.command(epilog="Example: countermand db upgrade --database-url sqlite:///countermand.db")
+def upgrade(context: typer.Context, database_url: DatabaseUrl = None) -> None:
+    """Create the tables, or bring them to what this version needs. May be repeated."""
+    from control_plane import migrations
+
+    migrations.upgrade(context.obj.database_url(database_url))
+    typer.echo(f"The database is at revision {migrations.newest()}.")
+
+
+# --- planes --------------------------------------------------------------------------------------------------------
+
+
+@planes.command(epilog="Example: countermand planes create local --platform platform_aws")
+def create(
+    context: typer.Context,
+    display_name: Annotated[str, typer.Argument(help="Its name, unique.")],
+    platform: Annotated[str, typer.Option(help="platform_aws (the Narrative plane) or platform_snowflake.")] = (
+        Platform.NARRATIVE.value
+    ),
+    external_id: Annotated[str | None, typer.Option(help="Its name in another system.")] = None,
+    description: Annotated[str | None, typer.Option()] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    permit_seconds: Annotated[float, typer.Option(help="How long a claim lets an executor start statements.")] = 30.0,
+    listing_lag_seconds: Annotated[
+        float, typer.Option(help="How far apart two empty listings must be to prove absence.")
+    ] = 0.0,
+    stuck_after_seconds: Annotated[float, typer.Option(help="A cancellation that waits longer is called stuck.")] = 900,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a data plane."""
+    from control_plane.intake import NewPlane
+
+    made = context.obj.intake(database_url).create_plane(
+        NewPlane(
+            display_name=display_name,
+            platform=_member(Platform, platform, "platform"),
+            external_id=external_id,
+            description=description,
+            tags=tag or [],
+            permit_seconds=permit_seconds,
+            listing_lag_seconds=listing_lag_seconds,
+            stuck_after_seconds=stuck_after_seconds,
+        )
+    )
+    print_json(made) if as_json else typer.echo(f"Created data plane {made.display_name}, {made.data_plane_id}.")
+
+
+@planes.command("list", epilog="Example: countermand planes list --json")
+def list_planes(context: typer.Context, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """List the data planes."""
+    found = context.obj.intake(database_url).planes()
+    if as_json:
+        print_json({"records": found})
+        return
+    columns = ("id", "name", "platform", "status", "last heartbeat")
+    rows = [
+        (plane.data_plane_id, plane.display_name, plane.platform.value, plane.status, plane.last_heartbeat_at)
+        for plane in found
+    ]
+    _print_table(columns, rows)
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+@jobs.command(
+    epilog="Example: countermand jobs submit --data-plane local --type nql-forecast "
+    '--input \'{"nql": "SELECT 1", "compiled_sql": "SELECT 1"}\''
+)
+def submit(
+    context: typer.Context,
+    data_plane: Annotated[str, typer.Option(help="Id or name.")],
+    type_: Annotated[str, typer.Option("--type", help="A documented job type.")],
+    input_: Annotated[str, typer.Option("--input", help="JSON, @FILE, or - for stdin.")],
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key answers the same job.")] = None,
+    execution_cluster: Annotated[str | None, typer.Option(help="dedicated or shared.")] = None,
+    retry_of: Annotated[str | None, typer.Option(help="The job that this one repeats.")] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job; an executor of its plane starts it."""
+    from control_plane.intake import NewJob
+
+    intake = context.obj.intake(database_url)
+    new = NewJob(
+        data_plane_id=find_plane(intake, data_plane).data_plane_id,
+        type=_member(JobType, type_, "type"),
+        input=_read_input(input_),
+        execution_cluster=_member(ExecutionCluster, execution_cluster, "execution_cluster"),
+        idempotency_key=idempotency_key,
+        retry_of=read_id(retry_of, "retry_of") if retry_of else None,
+    )
+    job = intake.submit(new, _myself())
+    print_json(job) if as_json else typer.echo(f"Submitted {job.type.value} job {job.job_id}: {job.state.value}.")
+
+
+@jobs.command("list", epilog="Example: countermand jobs list --state pending_cancellation --json")
+def list_jobs(
+    context: typer.Context,
+    data_plane: Annotated[str | None, typer.Option(help="Id or name.")] = None,
+    dataset_id: Annotated[int | None, typer.Option(help="The input has it.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="A documented job type.")] = None,
+    state: Annotated[str | None, typer.Option(help="A documented state.")] = None,
+    order_by: Annotated[str, typer.Option(help="created_at_asc|desc or updated_at_asc|desc.")] = "created_at_desc",
+    per_page: Annotated[int, typer.Option(help="At most 500.")] = 100,
+    offset: Annotated[int, typer.Option(help="Records to skip.")] = 0,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first unless told otherwise."""
+    from control_plane.statements import Filters
+
+    intake = context.obj.intake(database_url)
+    filters = Filters(
+        data_plane_id=find_plane(intake, data_plane).data_plane_id if data_plane else None,
+        dataset_id=dataset_id,
+        type=type_ and _member(JobType, type_, "type").value,
+        state=state and _member(JobState, state, "state").value,
+    )
+    page = intake.jobs(filters, order_by=order_by, per_page=per_page, offset=offset)
+    if as_json:
+        print_json(page)
+        return
+    _print_table(("id", "type", "state", "outcome or reason", "created"), [_summary(job) for job in page.records])
+    typer.echo(f"Page {page.current_page} of {page.total_pages}, {page.total_records} jobs.")
+
+
+@jobs.command(epilog="Example: countermand jobs show 6f1c… --json")
+def show(
+    context: typer.Context,
+    job_id: Annotated[str, typer.Argument(help="The job's id.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job, with its cancellation and its receipt."""
+    job = context.obj.intake(database_url).job(read_id(job_id, "job_id"))
+    if as_json:
+        print_json(job)
+        return
+    document = msgspec.to_builtins(job)
+    for name, value in document.items():
+        if value not in (None, [], {}):
+            typer.echo(f"{name:18} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@jobs.command(
+    epilog="Example: countermand jobs request-cancellation 6f1c… --reason 'wrong month' --wait. "
+    "With --wait: 0 cancelled, 3 completed or failed first, 4 stuck."
+)
+def request_cancellation(
+    context: typer.Context,
+    job_id: Annotated[str, typer.Argument(help="The job's id.")],
+    reason: Annotated[str | None, typer.Option(help="Kept with the request, for whoever asks later.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, showing progress.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a job to be cancelled. A no-op for a job that has ended or was asked before."""
+    intake = context.obj.intake(database_url)
+    job = intake.request_cancellation(read_id(job_id, "job_id"), _myself(), reason)
+    if wait:
+        job = _wait_for_end(intake, job)
+    print_json(job) if as_json else typer.echo(describe(job))
+    if wait:
+        raise typer.Exit(_exit_code(job))
+
+
+def describe(job: Job) -> str:
+    """How far a job's cancellation is, in one line."""
+    text = f"{job.job_id}: {job.state.value}"
+    if job.receipt:
+        receipt = job.receipt
+        proof = [f"closed by {receipt.closure.value}" if receipt.closure else "", receipt.engine_status or ""]
+        return f"{text}, {receipt.outcome.value} ({', '.join(filter(None, proof))})"
+    if job.cancellation and job.cancellation.waiting and job.state not in TERMINAL:
+        return f"{text} ({job.cancellation.waiting.value}): {job.cancellation.waiting_detail}"
+    return text
+
+
+def _wait_for_end(intake: "Intake", job: Job, pause: Callable[[float], None] = time.sleep) -> Job:
+    with _progress() as tell:
+        while job.state not in TERMINAL and not (job.cancellation and job.cancellation.stuck_at):
+            tell(describe(job))
+            pause(0.2)
+            job = intake.job(job.job_id)
+    return job
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """On a terminal one line that changes; elsewhere a line for each change. Always on stderr."""
+    console = Console(stderr=True)
+    told: list[str] = []
+    with console.status("") as status:
+
+        def tell(text: str) -> None:
+            if console.is_terminal:
+                status.update(text)
+            elif text not in told[-1:]:
+                told.append(text)
+                console.print(text, soft_wrap=True)
+
+        yield tell
+
+
+def _exit_code(job: Job) -> ExitCode:
+    if job.state in RECEIPTED_STATES:
+        return ExitCode.OK
+    return ExitCode.COMPLETED_FIRST if job.state in TERMINAL else ExitCode.STUCK
+
+
+def fail(message: str, code: ExitCode) -> NoReturn:
+    """End the command with one sentence on stderr."""
+    typer.echo(f"countermand: {message}", err=True)
+    raise SystemExit(code)

@@ -1,0 +1,1 @@
+"""What every adapter and every double must keep to."""

@@ -1,0 +1,366 @@
+"""The command ``countermand``: the composition root. It alone reads the configuration, and imports late."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from workers.shadow import describe_shadowing
+
+if TYPE_CHECKING:
+    from adapters.base import Adapter
+    from config.settings import Settings
+    from control_plane.intake import Intake
+    from control_plane.jobs import DataPlane
+    from control_plane.store import Store
+    from workers.daemon import Wakes
+    from workers.engines.embedded import EmbeddedEngine
+    from workers.run_server import Door
+
+_REFUSED = 10  #: ExitCode.REFUSED, for when the module that declares it may be somebody else's
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; else COUNTERMAND_CONFIG.")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
+LogFormat = Annotated[str | None, typer.Option(help="auto, json or console.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME; else COUNTERMAND_DATABASE_URL.", metavar="URL"),
+]
+
+
+def main() -> None:
+    """Run the command; whatever is wrong is one sentence on stderr and a documented exit code."""
+    shadowing = describe_shadowing()
+    if shadowing:
+        sys.stderr.write(f"countermand: {shadowing}\n")
+        raise SystemExit(_REFUSED)
+    from config.settings import SettingsError
+    from control_plane.cli import fail
+    from control_plane.errors import CountermandError, ExitCode
+
+    try:
+        build_app()()
+    except CountermandError as error:
+        fail(error.message, error.exit_code)
+    except SettingsError as error:
+        fail(str(error), ExitCode.BAD_INPUT)
+
+
+def build_app() -> typer.Typer:
+    """The command with all its subcommands."""
+    from control_plane import cli as control_plane
+
+    app = typer.Typer(
+        help="Cancels running data jobs and proves that they stopped.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    app.add_typer(control_plane.db, name="db")
+    app.add_typer(control_plane.planes, name="planes")
+    app.add_typer(control_plane.jobs, name="jobs")
+    app.command(epilog="Example: countermand worker --data-plane local")(worker)
+    app.command(epilog="Example: countermand executor --data-plane local --data-folder ./executor-1")(executor)
+    app.command(epilog="Example: countermand demo --json")(demo)
+    return app
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"countermand {version('countermand')}")
+        raise typer.Exit
+
+
+def _root(
+    context: typer.Context,
+    config: ConfigFile = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Tell the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    context.obj = Desk(config, {"log_level": log_level, "log_format": log_format})
+
+
+# --- what a command works with -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Desk:
+    """The settings, and what is opened from them."""
+
+    config: Path | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self, **given: Any) -> "Settings":
+        """The settings, with what the command line gave; logging is set up by them."""
+        from config.logging import configure_logging
+        from config.settings import load_settings
+
+        settings = load_settings(self.config, **self.given, **given)
+        configure_logging(settings.log_level, settings.log_format)
+        return settings
+
+    def database_url(self, database_url: str | None) -> str:
+        """The database that was given, by option, environment or file."""
+        return self.settings(database_url=database_url).database_url
+
+    def intake(self, database_url: str | None) -> "Intake":
+        """Users' side of the store."""
+        return open_intake(self.settings(database_url=database_url))
+
+
+def open_intake(settings: "Settings") -> "Intake":
+    """Users' side of the store."""
+    store = open_store(settings)
+    from control_plane.intake import Intake
+    from control_plane.policy import Policy
+
+    return Intake(store, Policy(settings.policy.overrides))
+
+
+def open_store(settings: "Settings", *, pool_size: int = 5) -> "Store":
+    """The store, after a look whether it is there and migrated."""
+    try:
+        from control_plane.migrations import check_migrated
+        from control_plane.store import Store
+    except ModuleNotFoundError as error:
+        raise _missing("server", error) from error
+    store = Store(settings.database_url, pool_size=pool_size)
+    check_migrated(store)
+    return store
+
+
+def _missing(extra: str, error: ModuleNotFoundError) -> Exception:
+    from control_plane.errors import Refused
+
+    return Refused(f"{error.name} is not installed: install countermand[{extra}] for this command")
+
+
+def _listener(database_url: str) -> "Callable[[], Wakes] | None":
+    """Wake-ups, where the database sends any."""
+    from control_plane.notify import Listener, can_listen
+
+    return (lambda: Listener(database_url)) if can_listen(database_url) else None
+
+
+def _token(file: Path | None) -> str | None:
+    from control_plane.errors import BadInput
+
+    if file is None:
+        return None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"token_file: {file} cannot be read: {error}", field="token_file") from error
+    if not token:
+        raise BadInput(f"token_file: {file} is empty; a token is needed", field="token_file")
+    return token
+
+
+# --- worker --------------------------------------------------------------------------------------------------------
+
+
+def worker(
+    context: typer.Context,
+    data_plane: Annotated[list[str] | None, typer.Option(help="Id or name; may be repeated. Default: all.")] = None,
+    name: Annotated[str | None, typer.Option(help="Stands in receipts and logs. Default: host and process id.")] = None,
+    executor_token_file: Annotated[
+        Path | None, typer.Option(help="The token of executors that listen on the network.")
+    ] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="How long to settle what is held when stopped.")] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Cancel what is asked to be cancelled, until stopped. SIGTERM drains; a second signal ends it at once."""
+    given = {"name": name, "drain_seconds": drain_seconds, "executor_token_file": executor_token_file}
+    settings = context.obj.settings(database_url=database_url, worker=given)
+    asyncio.run(run_worker(settings, data_plane or []))
+
+
+async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
+    """Compose a worker for these planes over the store, and run it until it is stopped."""
+    from control_plane.dispatch import Dispatch
+    from workers.canceller import Limits
+    from workers.clock import Clock
+    from workers.daemon import Daemon
+    from workers.duties import Duty
+    from workers.local import LocalCancellations, threads
+    from workers.rounds import Rounds
+
+    own = settings.worker
+    store = open_store(settings, pool_size=own.batches_in_flight + 2)
+    planes = _planes(open_intake(settings), names)
+    adapters = _adapters(settings, store, planes)
+    clock, wake, beat = Clock(), asyncio.Event(), asyncio.Event()
+    limits = Limits(
+        batch_size=own.batch_size,
+        batches_in_flight=own.batches_in_flight,
+        lease_seconds=own.lease_seconds,
+        drain_seconds=own.drain_seconds,
+    )
+    queue = LocalCancellations(Dispatch(store), threads(own.batches_in_flight + 1))
+    rounds = Rounds(queue, adapters, worker=own.name, limits=limits, clock=clock)
+    daemon = Daemon(clock)
+    async with AsyncExitStack() as opened:
+        for adapter in adapters.values():
+            opened.push_async_callback(adapter.aclose)
+        opened.callback(store.close)
+        await daemon.run(
+            rounds.run(stopping=daemon.stopping, wake=wake, beat=beat),
+            duties=[Duty("poll", wake, own.poll_seconds), Duty("heartbeat", beat, HEARTBEAT_SECONDS)],
+            woken=[wake],
+            planes=frozenset(adapters),
+            listen=_listener(settings.database_url),
+        )
+
+
+HEARTBEAT_SECONDS = 10.0
+
+
+def _planes(intake: "Intake", names: Sequence[str]) -> "list[DataPlane]":
+    from control_plane.cli import find_plane
+    from control_plane.errors import NotFound
+
+    planes = [find_plane(intake, name) for name in names] or intake.planes()
+    if not planes:
+        raise NotFound("data_plane: there is none yet; make one with `countermand planes create`", field="data_plane")
+    return planes
+
+
+def _adapters(settings: "Settings", store: "Store", planes: "Sequence[DataPlane]") -> "dict[UUID, Adapter]":
+    """One adapter a plane, by its platform."""
+    from adapters.registry import Surroundings, adapter_factory
+    from control_plane.dispatch import Dispatch
+    from control_plane.errors import BadInput
+    from control_plane.jobs import Platform
+
+    installation = Dispatch(store).installation()
+    token = _token(settings.worker.executor_token_file)
+    adapters = {}
+    for plane in planes:
+        if plane.platform is not Platform.NARRATIVE:
+            message = f"data_plane: {plane.display_name} is on {plane.platform.value}, which has no adapter yet"
+            raise BadInput(message, field="data_plane")
+        surroundings = Surroundings(
+            installation, plane.data_plane_id, settings.worker.call_timeout_seconds, {"token": token} if token else {}
+        )
+        adapters[plane.data_plane_id] = adapter_factory("duckdb")(surroundings)
+    return adapters
+
+
+# --- executor ------------------------------------------------------------------------------------------------------
+
+
+def executor(
+    context: typer.Context,
+    data_plane: Annotated[str, typer.Option(help="Id or name.")],
+    data_folder: Annotated[Path, typer.Option(help="The executor's identity and data; one process at a time.")],
+    slots: Annotated[int | None, typer.Option(help="How many jobs run at a time.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="What DuckDB may use, as 512MB or 4GB.")] = None,
+    threads: Annotated[int | None, typer.Option(help="What DuckDB may use.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT instead of the folder's Unix socket.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Needed with --listen.")] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Run a plane's jobs on embedded DuckDB, until stopped. SIGTERM drains; a second signal ends it at once."""
+    given = {
+        "slots": slots,
+        "memory_limit": memory_limit,
+        "threads": threads,
+        "listen": listen,
+        "token_file": token_file,
+    }
+    settings = context.obj.settings(database_url=database_url, executor=given)
+    asyncio.run(run_executor(settings, data_plane, data_folder))
+
+
+async def run_executor(
+    settings: "Settings",
+    plane_name: str,
+    data_folder: Path,
+    *,
+    make_engine: "Callable[..., EmbeddedEngine] | None" = None,
+) -> None:
+    """Compose an executor over the store, and run it until it is stopped; *make_engine* makes another than ours."""
+    try:
+        from workers.engines.embedded import EmbeddedEngine
+        from workers.engines.folder import Folder
+        from workers.engines.warehouse import Resources, Warehouse
+        from workers.run_server import run_application, serving
+    except ModuleNotFoundError as error:
+        raise _missing("embedded", error) from error
+    from control_plane.dispatch import Dispatch
+    from control_plane.jobs import Executor as Identity
+    from workers.clock import Clock
+    from workers.daemon import Daemon
+    from workers.duties import Duty
+    from workers.executor import Executor, Limits, Ticks
+    from workers.local import LocalJobs
+    from workers.local import threads as store_threads
+
+    own, clock, ticks, token = settings.executor, Clock(), Ticks(), _token(settings.executor.token_file)
+    store = open_store(settings, pool_size=STORE_THREADS + 1)
+    plane = _planes(open_intake(settings), [plane_name])[0]
+    async with AsyncExitStack() as opened:
+        opened.callback(store.close)
+        folder = Folder.open(data_folder)
+        opened.callback(folder.close)
+        warehouse = Warehouse.open(folder.path, Resources(own.memory_limit, own.threads))
+        engine = (make_engine or EmbeddedEngine)(folder, warehouse, microcents_per_second=own.microcents_per_second)
+        opened.push_async_callback(engine.aclose)
+        door = _door(folder.path, own.listen, token)
+        address = await opened.enter_async_context(serving(run_application(engine, token=door[1]), door[0]))
+        running = Executor(
+            LocalJobs(Dispatch(store), store_threads(STORE_THREADS)),
+            engine,
+            identity=Identity(folder.executor_id, folder.incarnation, address),
+            data_plane_id=plane.data_plane_id,
+            limits=Limits(slots=own.slots),
+            clock=clock,
+        )
+        daemon = Daemon(clock)
+        await daemon.run(
+            running.run(stopping=daemon.stopping, ticks=ticks),
+            duties=[
+                Duty("claim", ticks.claim, settings.worker.poll_seconds),
+                Duty("attend", ticks.attend, settings.worker.poll_seconds),
+                Duty("heartbeat", ticks.heartbeat, HEARTBEAT_SECONDS),
+            ],
+            woken=[ticks.claim, ticks.attend],
+            planes=frozenset({plane.data_plane_id}),
+            listen=_listener(settings.database_url),
+        )
+
+
+STORE_THREADS = 4
+
+
+def _door(folder: Path, listen: str | None, token: str | None) -> "tuple[Door, str | None]":
+    """Where the run server listens, and the token that it asks for there: the folder's socket needs none."""
+    from workers.run_server import open_network_door, open_unix_door
+
+    if listen is None:
+        return open_unix_door(folder), None
+    host, _, port = listen.rpartition(":")
+    return open_network_door(host.strip("[]"), int(port), token=token), token
+
+
+# --- demo ----------------------------------------------------------------------------------------------------------
+
+
+def demo(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False,
+) -> None:
+    """Show seven jobs meeting their fates, with real processes and real SQL. Exits 0 only if each is as it must be."""
+    from workers.demo import show
+
+    raise typer.Exit(show(as_json=as_json))

@@ -1,0 +1,129 @@
+"""What every long-running process of ours has: signals, ticks, wake-ups, and a drain."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from control_plane.errors import StoreUnavailable
+from workers.clock import Clock
+from workers.duties import Duty, scheduled
+
+log = structlog.get_logger()
+
+#: Of a process that a second signal ended before its drain had.
+EXIT_CUT_SHORT = 1
+_LISTEN_AGAIN_SECONDS = 5.0
+
+
+class Wakes(Protocol):
+    """A source of wake-ups: readable when there is news."""
+
+    def fileno(self) -> int:
+        """The socket to wait on."""
+
+    def news(self) -> Iterator[UUID]:
+        """The planes that were told of."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+class Daemon:
+    """One process: *stopping* is set by its first signal, the second one ends it at once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.stopping = asyncio.Event()
+        self._clock = clock
+
+    async def run(
+        self,
+        work: Awaitable[None],
+        *,
+        duties: Sequence[Duty],
+        woken: Iterable[asyncio.Event] = (),
+        planes: frozenset[UUID] = frozenset(),
+        listen: Callable[[], Wakes] | None = None,
+    ) -> None:
+        """Do *work* until it ends by itself, with ticks and, where there are any, wake-ups for *planes*."""
+        events = [*woken]
+        scheduler = scheduled(duties)
+        listening = asyncio.create_task(self._listen(listen, events, planes)) if listen else None
+        try:
+            with self._signals([*events, *(duty.event for duty in duties)]):
+                await work
+        finally:
+            scheduler.shutdown(wait=False)
+            if listening:
+                listening.cancel()
+                with suppress(asyncio.CancelledError):
+                    await listening
+
+    # --- signals ---
+
+    @contextmanager
+    def _signals(self, events: Sequence[asyncio.Event]) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, signal.Signals(number).name, events)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _signalled(self, name: str, events: Sequence[asyncio.Event]) -> None:
+        if self.stopping.is_set():
+            log.warning("cut_short", signal=name)
+            sys.stderr.flush()
+            os._exit(EXIT_CUT_SHORT)  # at once: the leases run out by themselves
+        log.info("stop_requested", signal=name)
+        self.stopping.set()
+        for event in events:
+            event.set()
+
+    # --- wake-ups ---
+
+    async def _listen(
+        self, listen: Callable[[], Wakes], events: Sequence[asyncio.Event], planes: frozenset[UUID]
+    ) -> None:
+        """Set the events on news of our planes. Lost wake-ups cost only time: the tick finds the work."""
+        deaf = False
+        while True:
+            try:
+                wakes = await asyncio.to_thread(listen)
+            except StoreUnavailable as error:
+                deaf = deaf or self._tell_deaf(error)
+                await self._clock.pause(_LISTEN_AGAIN_SECONDS)
+                continue
+            for event in events:  # whatever was told of before we listened
+                event.set()
+            try:
+                await self._hear(wakes, events, planes)
+            except StoreUnavailable as error:
+                deaf = self._tell_deaf(error)
+            finally:
+                wakes.close()
+
+    def _tell_deaf(self, error: StoreUnavailable) -> bool:
+        log.warning("wake_ups_lost", error=error.message)
+        return True
+
+    async def _hear(self, wakes: Wakes, events: Sequence[asyncio.Event], planes: frozenset[UUID]) -> None:
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(wakes.fileno(), readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                if planes.intersection(wakes.news()):
+                    for event in events:
+                        event.set()
+        finally:
+            loop.remove_reader(wakes.fileno())
