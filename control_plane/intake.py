@@ -211,12 +211,13 @@ class Intake:
         ):
             return job
         self._policy.check(self.plane(job.data_plane_id).platform, job.type)
-        answered = self._request(job_id, requested_by, reason)
+        answered = self.open_cancellation(job_id, requested_by, reason)
         if answered.executor is None:
             self.settle_never_claimed([answered])
         return answered
 
-    def _request(self, job_id: UUID, requested_by: RequestSource, reason: str | None) -> Job:
+    def open_cancellation(self, job_id: UUID, requested_by: RequestSource, reason: str | None) -> Job:
+        """The first of the two transactions: the move, and the job as it left it."""
         wanted = [{"job_id": job_id}]
         with self._store.transaction() as transaction:
             transaction.perform(

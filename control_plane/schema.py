@@ -348,11 +348,9 @@ _REFUSALS = {
 
 
 def _unreplaced(table: str, key: str) -> str:
-    return (
-        f"CREATE TRIGGER {table}_unreplaced BEFORE INSERT ON {table} FOR EACH ROW "
-        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key}) "  # noqa: S608  # names of our own tables
-        f"BEGIN SELECT RAISE(ABORT, '{table}: the row exists'); END"
-    )
+    exists = f"EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})"  # noqa: S608  # names of our own tables
+    refusal = f"BEGIN SELECT RAISE(ABORT, '{table}: the row exists'); END"
+    return f"CREATE TRIGGER {table}_unreplaced BEFORE INSERT ON {table} FOR EACH ROW WHEN {exists} {refusal}"
 
 
 #: Each database's own back door: SQLite's REPLACE removes a row without its DELETE trigger; Postgres has TRUNCATE.

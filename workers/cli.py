@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from workers.engines.embedded import EmbeddedEngine
     from workers.run_server import Door
 
+#: Which extra brings what some commands import.
+EXTRAS = {
+    **dict.fromkeys(("alembic", "psycopg", "sqlalchemy"), "server"),
+    **dict.fromkeys(("apscheduler", "httpx", "tenacity"), "worker"),
+    **dict.fromkeys(("duckdb", "sqlglot", "starlette", "uvicorn"), "embedded"),
+}
 _REFUSED = 10  #: ExitCode.REFUSED, for when the module that declares it may be somebody else's
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; else COUNTERMAND_CONFIG.")]
@@ -51,6 +57,11 @@ def main() -> None:
         fail(error.message, error.exit_code)
     except SettingsError as error:
         fail(str(error), ExitCode.BAD_INPUT)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        fail(f"{error.name} is not installed: this command needs countermand[{extra}]", ExitCode.REFUSED)
 
 
 def build_app() -> typer.Typer:
@@ -130,20 +141,12 @@ def open_intake(settings: "Settings") -> "Intake":
 
 def open_store(settings: "Settings", *, pool_size: int = 5) -> "Store":
     """The store, after a look whether it is there and migrated."""
-    try:
-        from control_plane.migrations import check_migrated
-        from control_plane.store import Store
-    except ModuleNotFoundError as error:
-        raise _missing("server", error) from error
+    from control_plane.migrations import check_migrated
+    from control_plane.store import Store
+
     store = Store(settings.database_url, pool_size=pool_size)
     check_migrated(store)
     return store
-
-
-def _missing(extra: str, error: ModuleNotFoundError) -> Exception:
-    from control_plane.errors import Refused
-
-    return Refused(f"{error.name} is not installed: install countermand[{extra}] for this command")
 
 
 def _listener(database_url: str) -> "Callable[[], Wakes] | None":
@@ -291,21 +294,18 @@ async def run_executor(
     make_engine: "Callable[..., EmbeddedEngine] | None" = None,
 ) -> None:
     """Compose an executor over the store, and run it until it is stopped; *make_engine* makes another than ours."""
-    try:
-        from workers.engines.embedded import EmbeddedEngine
-        from workers.engines.folder import Folder
-        from workers.engines.warehouse import Resources, Warehouse
-        from workers.run_server import run_application, serving
-    except ModuleNotFoundError as error:
-        raise _missing("embedded", error) from error
     from control_plane.dispatch import Dispatch
     from control_plane.jobs import Executor as Identity
     from workers.clock import Clock
     from workers.daemon import Daemon
     from workers.duties import Duty
+    from workers.engines.embedded import EmbeddedEngine
+    from workers.engines.folder import Folder
+    from workers.engines.warehouse import Resources, Warehouse
     from workers.executor import Executor, Limits, Ticks
     from workers.local import LocalJobs
     from workers.local import threads as store_threads
+    from workers.run_server import run_application, serving
 
     own, clock, ticks, token = settings.executor, Clock(), Ticks(), _token(settings.executor.token_file)
     store = open_store(settings, pool_size=STORE_THREADS + 1)

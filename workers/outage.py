@@ -22,7 +22,7 @@ class Outage:
         self._monotonic = clock.monotonic
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.5),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.5),
             sleep=clock.pause,
             before_sleep=self._lost,
             reraise=True,

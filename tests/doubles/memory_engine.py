@@ -1,4 +1,4 @@
-"""An engine and its adapter in one, in memory; it can be told to misbehave in the ways that a canceller must survive."""
+"""An engine and its adapter in one, in memory, which misbehaves as it is told to: a canceller must survive it."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

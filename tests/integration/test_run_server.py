@@ -5,7 +5,6 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -178,8 +177,8 @@ async def test_an_unknown_path_or_method_is_no_server_error(tmp_path: Path) -> N
 
 
 async def test_every_answer_says_who_answers(tmp_path: Path) -> None:
-    empty: dict[str, Any] = {"jobs": []}, {"handles": []}, {"orders": []}
-    bodies = dict(zip(POSTS, [empty[0], empty[1], empty[0], empty[1], empty[2], empty[0]], strict=True))
+    fields = ["jobs", "handles", "jobs", "handles", "orders", "jobs"]
+    bodies: dict[str, dict[str, list[str]]] = {path: {field: []} for path, field in zip(POSTS, fields, strict=True)}
     async with client_of(tmp_path) as (engine, client):
         answers = [await client.post(path, json=body) for path, body in bodies.items()]
         answers += [await client.get(path) for path in ("/v1/identity", "/v1/running")]
