@@ -99,7 +99,7 @@ class Canceller:
         except EngineUnavailable as error:
             await self._give_up(cases, Unsettled(Waiting.PLANE_SILENT, error.message))
         except Exception as error:  # the boundary of a round: an adapter's bug harms this batch alone
-            log.exception("round_failed", worker=self._worker, jobs=[str(case.job_id) for case in cases])
+            log.exception("round_failed", jobs=[str(case.job_id) for case in cases])
             detail = f"the adapter failed: {type(error).__name__}: {error}"
             await self._give_up(cases, Unsettled(Waiting.ADAPTER_ERROR, detail))
 
@@ -192,7 +192,7 @@ class Canceller:
         by_job = {answer.job_id: answer for answer in answers}
         for case, settlement in zip(cases, settlements, strict=True):
             self.held.pop(case.job_id, None)
-            tell_settled(case, settlement, by_job.get(case.job_id), worker=self._worker)
+            tell_settled(case, settlement, by_job.get(case.job_id))
 
     def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
         receipt = None
@@ -224,7 +224,7 @@ class Canceller:
         by_job = {answer.job_id: answer for answer in answers}
         for case, postponement in zip(cases, given, strict=True):
             self.held.pop(case.job_id, None)
-            tell_postponed(case, postponement, by_job.get(case.job_id), worker=self._worker)
+            tell_postponed(case, postponement, by_job.get(case.job_id))
 
     def _postponement(self, case: Case) -> Postponement:
         reason = case.judgement
@@ -255,7 +255,7 @@ class Canceller:
             case.closure = case.closure or closures.get(case.job_id)
             if case.job_id not in closures:
                 self.held.pop(case.job_id, None)
-                log.info("lease_lost", job=str(case.job_id), worker=self._worker)
+                log.info("lease_lost", job=str(case.job_id))
         return [case for case in cases if case.job_id in closures]
 
     async def discard(self, cases: Sequence[Case]) -> None:
@@ -266,7 +266,7 @@ class Canceller:
         try:
             removed = await self._adapter.discard(cancelled)
         except EngineUnavailable as error:
-            log.warning("leftovers_kept", worker=self._worker, jobs=len(cancelled), error=error.message)
+            log.warning("leftovers_kept", jobs=len(cancelled), error=error.message)
             return
         found = {job_id: names for job_id, names in removed.items() if names}
         if found:

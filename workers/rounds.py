@@ -12,6 +12,7 @@ from functools import partial
 from uuid import UUID
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from adapters.base import Adapter
 from control_plane.errors import StoreUnavailable
@@ -56,7 +57,8 @@ class Rounds:
         Whoever sets *stopping* sets the others, too.
         """
         self._wake = wake
-        log.info("worker_started", worker=self._worker, planes=[str(plane) for plane in self._cancellers])
+        bind_contextvars(worker=self._worker)
+        log.info("worker_started", planes=[str(plane) for plane in self._cancellers])
         beating = asyncio.create_task(self._heartbeat(beat))
         working = asyncio.create_task(self._claim_and_work(wake, stopping))
         stopped = asyncio.create_task(stopping.wait())
@@ -97,18 +99,20 @@ class Rounds:
         ):
             claimed[assignment.data_plane_id].append(assignment)
         for plane, assignments in claimed.items():
-            self._begin(self._cancellers[plane], assignments)
+            self._begin(plane, assignments)
         return any(len(assignments) >= room[plane] for plane, assignments in claimed.items())
 
     def _room(self, canceller: Canceller) -> int:
         free = self._limits.batches_in_flight * self._limits.batch_size - len(canceller.held)
         return max(0, min(self._limits.batch_size, free))
 
-    def _begin(self, canceller: Canceller, assignments: list[Assignment]) -> None:
-        for batch in canceller.batches(assignments):
-            task = asyncio.create_task(canceller.work(canceller.hold(batch)))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+    def _begin(self, plane: UUID, assignments: list[Assignment]) -> None:
+        canceller = self._cancellers[plane]
+        with bound_contextvars(plane=str(plane)):  # a task keeps the context that it was made in
+            for batch in canceller.batches(assignments):
+                task = asyncio.create_task(canceller.work(canceller.hold(batch)))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -118,7 +122,7 @@ class Rounds:
 
     async def _drain(self) -> None:
         """Let rounds settle or postpone what they hold; give back what is left when the time is up."""
-        log.info("drain_started", worker=self._worker, held=sum(map(len, self._holds().values())))
+        log.info("drain_started", held=sum(map(len, self._holds().values())))
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=self._limits.drain_seconds)
             for task in late:
@@ -128,7 +132,7 @@ class Rounds:
         if given_back:
             with suppress(StoreUnavailable, TimeoutError):
                 await asyncio.wait_for(self._queue.release(given_back), _LAST_CALL_SECONDS)
-        log.info("drain_ended", worker=self._worker, given_back=len(given_back))
+        log.info("drain_ended", given_back=len(given_back))
 
     def _holds(self) -> dict[UUID, list[Hold]]:
         return {

@@ -1,4 +1,7 @@
-"""What operators read of a cancellation: one canonical line when it ends, a line when its reason to wait changes."""
+"""What operators read of a cancellation: one canonical line when it ends, a line when its reason to wait changes.
+
+Worker and plane are bound by whoever runs the round.
+"""
 
 from datetime import datetime
 
@@ -12,18 +15,16 @@ from workers.judgement import Case
 log = structlog.get_logger()
 
 
-def tell_settled(case: Case, settlement: Settlement, settled: Settled | None, *, worker: str) -> None:
+def tell_settled(case: Case, settlement: Settlement, settled: Settled | None) -> None:
     """``cancellation_settled`` with the whole story, or ``settlement_stale`` when somebody else was first."""
     assignment, receipt = case.assignment, settlement.receipt
     if settled is None or not settled.landed:
-        log.info("settlement_stale", job=str(case.job_id), plane=str(assignment.data_plane_id), worker=worker)
+        log.info("settlement_stale", job=str(case.job_id))
         return
     handle = receipt and receipt.handle
     log.info(
         "cancellation_settled",
         job=str(case.job_id),
-        plane=str(assignment.data_plane_id),
-        worker=worker,
         type=assignment.type.value,
         state=destination(Trigger.CANCEL if receipt else Trigger.COMPLETE).value,
         outcome=receipt and receipt.outcome.value,
@@ -57,17 +58,17 @@ def _milliseconds(earlier: datetime | None, later: datetime | None) -> float | N
     return round((later - earlier).total_seconds() * 1000, 1)
 
 
-def tell_postponed(case: Case, postponement: Postponement, postponed: Postponed | None, *, worker: str) -> None:
+def tell_postponed(case: Case, postponement: Postponement, postponed: Postponed | None) -> None:
     """``cancellation_postponed`` when the reason changes, and ``cancellation_stuck`` once."""
     assignment = case.assignment
-    told = log.bind(job=str(case.job_id), plane=str(assignment.data_plane_id), worker=worker)
     story = {
+        "job": str(case.job_id),
         "waiting": postponement.waiting.value,
         "detail": postponement.detail,
         "rounds": assignment.rounds,
         "rung": postponement.rung and postponement.rung.value,
     }
     if postponement.waiting is not assignment.waiting:
-        told.info("cancellation_postponed", next_round_in_seconds=round(postponement.delay_seconds, 3), **story)
+        log.info("cancellation_postponed", next_round_in_seconds=round(postponement.delay_seconds, 3), **story)
     if postponed is not None and postponed.became_stuck:
-        told.error("cancellation_stuck", stuck_after_seconds=assignment.stuck_after_seconds, **story)
+        log.error("cancellation_stuck", stuck_after_seconds=assignment.stuck_after_seconds, **story)
