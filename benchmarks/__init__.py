@@ -1,0 +1,1 @@
+"""What Countermand costs and how fast it is, beside a floor in plain SQL and beside its peers."""

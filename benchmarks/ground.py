@@ -9,14 +9,13 @@ from typing import Self
 
 import psycopg
 
-from benchmarks import population
 from control_plane.migrations import upgrade
 from tests.postgres import DURABLE, Postgres
 
 
 @dataclass(frozen=True)
 class Ground:
-    """The server, and a folder for what processes write."""
+    """The server, and a folder for what the measured processes write."""
 
     server: Postgres
     folder: Path
@@ -30,8 +29,8 @@ class Ground:
             yield cls(server, folder)
 
     @contextmanager
-    def lend(self, template: str = "template1") -> Iterator[str]:
-        """A copy of the database *template*, its pages written out: nobody pays for what came before."""
+    def lend(self, template: str) -> Iterator[str]:
+        """A copy of the database *template*, written out by a checkpoint: nobody pays for what came before."""
         name = f"bench_{next(self.numbers)}"
         self.server.create_database(name, template=template)
         self.server.execute("CHECKPOINT")
@@ -40,11 +39,23 @@ class Ground:
         finally:
             self.server.drop_database(name)
 
-    def make_storm(self, name: str, requested: int) -> None:
-        """A database in which *requested* jobs wait for their cancellation; a template for :meth:`lend`."""
+    @contextmanager
+    def found(self, name: str, *, migrated: bool = True) -> Iterator[psycopg.Connection]:
+        """Make a database to be filled through the connection; vacuumed, analysed and written out afterwards."""
         self.server.create_database(name)
-        upgrade(self.server.url(name))
-        with psycopg.connect(self.server.conninfo(name), autocommit=True) as connection:
-            population.add_plane(connection)
-            population.add_requested(connection, requested)
+        if migrated:
+            upgrade(self.server.url(name))
+        with self.connect(name) as connection:
+            yield connection
             connection.execute("VACUUM (ANALYZE)")
+            connection.execute("CHECKPOINT")
+
+    @contextmanager
+    def connect(self, name: str) -> Iterator[psycopg.Connection]:
+        """A connection of our own, every statement a transaction."""
+        with psycopg.connect(self.server.conninfo(name), autocommit=True) as connection:
+            yield connection
+
+    def file(self, name: str) -> Path:
+        """A path for one process's output, given once."""
+        return self.folder / f"{next(self.numbers)}-{name}"

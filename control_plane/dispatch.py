@@ -4,7 +4,7 @@ Stale rows are left out of the answers, never raised. Every call may be repeated
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +38,7 @@ from control_plane.jobs import (
     check_result,
     read_source,
 )
+from control_plane.lifecycle import RECEIPTED_STATES, JobState
 from control_plane.schema import SUSPECT_AFTER
 from control_plane.store import Store, Transaction
 
@@ -87,30 +88,15 @@ class Dispatch:
         """End cancellations: with a receipt ``cancel``, without one ``complete``. A poisoned row harms only itself."""
         if not settlements:
             return []
-        landed = self._land(_by_id(settlements), Process(f"canceller:{worker}"))
-        repeated = [item for item in settlements if item.job_id not in landed]
-        if repeated:
-            landed |= {
-                row["job_id"]: row["settled_at"] for row in self._store.perform(statements.select_settled(), repeated)
-            }
+        actor = Process(f"canceller:{worker}")
+        landed = self._each_for_itself(_by_id(settlements), lambda items: self._land(items, actor))
+        landed |= self._landed_before([item for item in settlements if item.job_id not in landed])
         return [
             Settled(item.job_id, landed=item.job_id in landed, settled_at=landed.get(item.job_id))
             for item in settlements
         ]
 
     def _land(self, settlements: Sequence[Settlement], actor: Process) -> dict[UUID, Any]:
-        try:
-            return self._land_together(settlements, actor)
-        except (IntegrityError, DataError) as error:
-            if len(settlements) == 1:
-                log.error("settlement_refused", job=str(settlements[0].job_id), error=str(error.orig))
-                return {}
-        landed: dict[UUID, Any] = {}
-        for settlement in settlements:
-            landed |= self._land([settlement], actor)
-        return landed
-
-    def _land_together(self, settlements: Sequence[Settlement], actor: Process) -> dict[UUID, Any]:
         landed: dict[UUID, Any] = {}
         cancelled = [item for item in settlements if item.receipt is not None]
         if cancelled:
@@ -119,12 +105,42 @@ class Dispatch:
         completed = [item.job_id for item in settlements if item.receipt is None]
         return landed | (self._completed(self._store, completed, actor) if completed else {})
 
+    def _landed_before(self, settlements: Sequence[Settlement]) -> dict[UUID, Any]:
+        """Those that had landed already under the same lease, as what they say: their answer was lost."""
+        if not settlements:
+            return {}
+        cancelled = {item.job_id: item.receipt is not None for item in settlements}
+        return {
+            row["job_id"]: row["settled_at"]
+            for row in self._store.perform(statements.select_settled(), settlements)
+            if (JobState(row["state"]) in RECEIPTED_STATES) == cancelled[row["job_id"]]
+        }
+
+    def _each_for_itself(
+        self, items: Sequence[Any], perform: Callable[[Sequence[Any]], dict[UUID, Any]]
+    ) -> dict[UUID, Any]:
+        """All at once; where the database refuses one of them, each by itself, and the refused one is left as it is."""
+        try:
+            return perform(items)
+        except (IntegrityError, DataError) as error:
+            if len(items) == 1:
+                log.error("settlement_refused", job=str(items[0].job_id), error=str(error.orig))
+                return {}
+        done: dict[UUID, Any] = {}
+        for item in items:
+            done |= self._each_for_itself([item], perform)
+        return done
+
     def postpone(self, postponements: Sequence[Postponement]) -> list[Postponed]:
         """Give back with a reason; due after the delay, or at once where there is news already."""
         if not postponements:
             return []
-        given_back = self._store.perform(statements.postpone(), _by_id(postponements))
-        return [Postponed(row["job_id"], became_stuck=bool(row["became_stuck"])) for row in given_back]
+        given_back = self._each_for_itself(_by_id(postponements), self._give_back)
+        return [Postponed(job_id, became_stuck=became_stuck) for job_id, became_stuck in given_back.items()]
+
+    def _give_back(self, postponements: Sequence[Postponement]) -> dict[UUID, Any]:
+        rows = self._store.perform(statements.postpone(), postponements)
+        return {row["job_id"]: bool(row["became_stuck"]) for row in rows}
 
     def release(self, holds: Sequence[Hold]) -> list[UUID]:
         """Give back as if never claimed, due at once."""
@@ -156,11 +172,15 @@ class Dispatch:
         Raises NotFound for an unknown plane, Refused when this or a later start is known already: then the data
         folder is a copy or was restored, and this process may vouch for nothing.
         """
-        with self._store.transaction() as transaction:
-            if not transaction.perform(statements.select_plane(), data_plane_id=data_plane_id):
-                raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
-            self._register(transaction, executor, data_plane_id)
-            return str(transaction.perform(statements.installation_name())[0]["name"])
+        if not self._store.perform(statements.select_plane(), data_plane_id=data_plane_id):
+            raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
+        try:
+            with self._store.transaction() as transaction:
+                self._register(transaction, executor, data_plane_id)
+        except IntegrityError:  # another registered the same executor in the same moment: now it is known
+            with self._store.transaction() as transaction:
+                self._register(transaction, executor, data_plane_id)
+        return self.installation()
 
     def _register(self, transaction: Transaction, executor: Executor, plane: UUID) -> None:
         raised = transaction.perform(
@@ -241,9 +261,6 @@ class Dispatch:
         if not known:
             return {}
         result = check_result(JobType(known[0]["type"]), item.result)
-        repeated = transaction.perform(statements.select_commits(), [item])
-        if repeated:
-            return {item.job_id: _publication(repeated[0])}
         number = None
         if item.dataset_id is not None:
             raised = transaction.perform(statements.next_publication(), job_id=item.job_id, dataset_id=item.dataset_id)
@@ -257,7 +274,8 @@ class Dispatch:
             number=number,
         )
         if not committed:
-            return {}
+            repeated = transaction.perform(statements.select_commits(), [item])
+            return {item.job_id: _publication(repeated[0])} if repeated else {}
         if item.dataset_id is None or number is None:
             self._completed(transaction, [item.job_id], actor)
             return {item.job_id: None}
@@ -303,7 +321,7 @@ class Dispatch:
 
 def _by_id(items: Sequence[Any]) -> list[Any]:
     """In one order everywhere, so that two batches seldom wait for each other's rows in a circle."""
-    return sorted(items, key=lambda item: item.job_id)
+    return sorted(items, key=lambda item: item.job_id.int)  # UUIDs compare slowly
 
 
 def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:

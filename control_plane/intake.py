@@ -1,7 +1,7 @@
 """What users ask: planes, jobs, and the cancellation of jobs."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,6 +30,7 @@ from control_plane.jobs import (
     Rung,
     Waiting,
     check_input,
+    check_text,
     read_source,
     work_tag,
 )
@@ -40,6 +41,7 @@ from control_plane.store import Store, Transaction
 
 COMPANY = 1  #: the only company until tokens tell them apart
 PER_PAGE_LIMIT = 500
+LARGEST = 2**63 - 1  #: what a database's integer holds
 EVERYTHING = Filters()
 SELF = Process("control_plane")
 
@@ -89,13 +91,14 @@ class Intake:
 
     def create_plane(self, new: NewPlane) -> DataPlane:
         """Make a data plane; Conflict when its name is taken, BadInput for times that are not positive."""
-        for name in ("permit_seconds", "stuck_after_seconds"):
-            if getattr(new, name) <= 0:
-                raise BadInput(f"{name}: a number of seconds above 0 is needed", field=name)
-        if new.listing_lag_seconds < 0:
-            raise BadInput("listing_lag_seconds: a number of seconds from 0 is needed", field="listing_lag_seconds")
+        for name in ("permit_seconds", "stuck_after_seconds", "listing_lag_seconds"):
+            seconds = getattr(new, name)
+            if not (math.isfinite(seconds) and (seconds > 0 or (seconds == 0 and name == "listing_lag_seconds"))):
+                raise BadInput(f"{name}: a number of seconds is needed, not {seconds}", field=name)
         if not new.display_name.strip():
             raise BadInput("display_name: a name is needed", field="display_name")
+        for name in ("display_name", "external_id", "description", "tags"):
+            check_text(name, getattr(new, name))
         try:
             made = self._store.perform(
                 statements.insert_plane(), data_plane_id=uuid4(), company_id=COMPANY, **msgspec.to_builtins(new)
@@ -121,9 +124,11 @@ class Intake:
     def submit(self, new: NewJob, source: RequestSource) -> Job:
         """Make a pending job. The same idempotency key with the same content answers the same job, else Conflict."""
         self.plane(new.data_plane_id)
-        if new.retry_of is not None:
-            self.job(new.retry_of)
+        if new.retry_of is not None and not self._found(new.retry_of):
+            raise NotFound(f"retry_of: there is no job {new.retry_of}", field="retry_of")
         document = check_input(new.type, new.input)
+        check_text("input", document)
+        check_text("idempotency_key", new.idempotency_key)
         job_id = uuid4()
         try:
             with self._store.transaction() as transaction:
@@ -161,28 +166,32 @@ class Intake:
         if not found:
             raise error
         job = _job(found[0])
-        if (job.data_plane_id, job.type, job.input) != (new.data_plane_id, new.type, document):
+        same = ("data_plane_id", "type", "execution_cluster", "compute_pool_id", "retry_of")
+        if job.input != document or any(getattr(job, name) != getattr(new, name) for name in same):
             message = f"idempotency_key: {new.idempotency_key!r} was used for another job, {job.job_id}"
             raise Conflict(message, field="idempotency_key") from error
         return job
 
     def job(self, job_id: UUID) -> Job:
         """One job with its cancellation; NotFound when there is none."""
-        found = self._store.perform(statements.select_jobs_in(), [{"job_id": job_id}])
+        found = self._found(job_id)
         if not found:
             raise NotFound(f"job_id: there is no job {job_id}", field="job_id")
         return _job(found[0])
+
+    def _found(self, job_id: UUID) -> Sequence[RowMapping]:
+        return self._store.perform(statements.select_jobs_in(), [{"job_id": job_id}])
 
     def jobs(
         self, filters: Filters = EVERYTHING, *, order_by: str = "created_at_desc", per_page: int = 100, offset: int = 0
     ) -> Page:
         """One page of the jobs that match; BadInput names a field out of its range."""
-        if order_by not in statements.ORDERS:
-            raise BadInput(f"order_by: {order_by!r} is not one of {', '.join(statements.ORDERS)}", field="order_by")
-        if not 1 <= per_page <= PER_PAGE_LIMIT:
-            raise BadInput(f"per_page: a number from 1 to {PER_PAGE_LIMIT} is needed", field="per_page")
-        if offset < 0:
-            raise BadInput("offset: a number from 0 is needed", field="offset")
+        _check_choice("order_by", order_by, statements.ORDERS)
+        _check_choice("state", filters.state, JobState)
+        _check_choice("type", filters.type, JobType)
+        _check_range("per_page", per_page, 1, PER_PAGE_LIMIT)
+        _check_range("offset", offset, 0, LARGEST)
+        _check_range("dataset_id", filters.dataset_id, 1, LARGEST)
         total = self._store.perform(statements.count_jobs(filters))[0]["count"]
         found = self._store.perform(statements.select_jobs(filters, order_by), per_page=per_page, offset=offset)
         return Page(
@@ -211,6 +220,7 @@ class Intake:
         ):
             return job
         self._policy.check(self.plane(job.data_plane_id).platform, job.type)
+        check_text("reason", reason)
         answered = self.open_cancellation(job_id, requested_by, reason)
         if answered.executor is None:
             self.settle_never_claimed([answered])
@@ -227,12 +237,26 @@ class Intake:
 
     def settle_never_claimed(self, jobs: Sequence[Job]) -> list[UUID]:
         """Cancel those of the jobs that no executor ever claimed: the store itself knows that nothing ever ran."""
-        receipt = Receipt(
-            outcome=Outcome.NEVER_STARTED, seen_at=datetime.now(UTC), worker=SELF.name, closure=Closure.NEVER_CLAIMED
-        )
-        wanted = [{"job_id": job.job_id, "receipt": receipt} for job in jobs]
+        wanted = [{"job_id": job.job_id, "receipt": _never_claimed(job)} for job in jobs]
         settled = self._store.perform(statements.settle_never_claimed(), wanted, actor=msgspec.to_builtins(SELF))
         return [row["job_id"] for row in settled]
+
+
+def _never_claimed(job: Job) -> Receipt:
+    """The evidence is the row as the request left it."""
+    return Receipt(
+        outcome=Outcome.NEVER_STARTED, seen_at=job.updated_at, worker=SELF.name, closure=Closure.NEVER_CLAIMED
+    )
+
+
+def _check_choice(field: str, value: str | None, allowed: Iterable[str]) -> None:
+    if value is not None and value not in list(allowed):
+        raise BadInput(f"{field}: {value!r} is not one of {', '.join(allowed)}", field=field)
+
+
+def _check_range(field: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise BadInput(f"{field}: a number from {least} to {most} is needed, not {value}", field=field)
 
 
 # --- rows into nouns -----------------------------------------------------------------------------------------------

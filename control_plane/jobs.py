@@ -3,6 +3,7 @@
 Moments are aware, UTC; ids are UUIDs; everything here is plain data that msgspec reads and writes.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -228,6 +229,24 @@ def check_input(job_type: JobType, value: object) -> dict[str, Any]:
 def check_result(job_type: JobType, value: object) -> dict[str, Any]:
     """*value* as the result of a job of this type; BadInput names the field at fault."""
     return _checked("result", RESULTS.get(job_type), job_type, value)
+
+
+def check_text(field: str, value: object) -> None:
+    """Raise BadInput, naming the field, when a text in *value* is one that no database holds: NUL, half a character."""
+    for text in _texts(value):
+        if "\0" in text or text.encode(errors="ignore").decode() != text:
+            raise BadInput(f"{field}: text with a NUL or half a character cannot be kept", field=field)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from (*_texts(key), *_texts(item))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def read_input(job_type: JobType, document: dict[str, Any]) -> Any:

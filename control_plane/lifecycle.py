@@ -81,9 +81,16 @@ EDGES = tuple(_compiled())
 TERMINAL = frozenset(JobState) - {edge.source for edge in EDGES}
 COMMITTABLE = JobState.RUNNING  #: committing needs this state: a request that comes before the commit wins
 COMMITTED_STATES = frozenset(edge.dest for edge in EDGES if edge.committed is True)  #: only a committed job has these
-UNCOMMITTED_STATES = frozenset(
-    edge.dest for edge in EDGES if edge.committed is False
-)  #: a committed job never has these
+
+
+def _reachable_when_committed() -> frozenset[JobState]:
+    reached = {COMMITTABLE}
+    while more := {edge.dest for edge in EDGES if edge.source in reached and edge.committed is not False} - reached:
+        reached |= more
+    return frozenset(reached)
+
+
+UNCOMMITTED_STATES = frozenset(JobState) - _reachable_when_committed()  #: a committed job never has these
 RECEIPTED_STATES = frozenset({JobState.CANCELLED})  #: states that are written with a receipt
 
 _BY_TRIGGER = {trigger: tuple(edge for edge in EDGES if edge.trigger is trigger) for trigger in Trigger}

@@ -1,6 +1,7 @@
 """Wake-ups: Postgres tells listeners that a plane has work. Only for speed; the poll is the truth."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from uuid import UUID
 
 import psycopg
@@ -34,8 +35,10 @@ class Listener:
         """The planes that were told of since the last call; does not wait."""
         try:
             for notification in self._connection.notifies(timeout=0):
-                yield UUID(notification.payload)
+                with suppress(ValueError):  # others may use the channel
+                    yield UUID(notification.payload)
         except psycopg.Error as error:
+            self.close()
             raise StoreUnavailable(f"no wake-ups: {str(error).strip()}") from error
 
     def close(self) -> None:

@@ -209,6 +209,7 @@ cancellations = Table(
     Column("rung", Text),
     Column("rung_since", Moment),
     Column("stuck_at", Moment),
+    Column("stuck_round", Integer),  # the round that found it so, and said so
     Column("settled_at", Moment),
     Column("leftovers", Document),
 )
@@ -296,8 +297,10 @@ _check(cancellations, "known_rung", cancellations.c.rung.in_(_quoted(Rung)))
 
 # --- what may change in a row: the trigger --------------------------------------------------------------------------
 
+#: Columns that say which job it is; SQLite's UPDATE OR REPLACE could else put one job in another's place.
+IDENTITY = ("job_id", "data_plane_id", "company_id", "type", "idempotency_key", "tag")
 #: Columns that are part of how a job ended; final together with the state.
-FINAL = ("state", "receipt", "result", "committed_at", "ended_at", "failures", "publication_number", "tag")
+FINAL = ("state", "receipt", "result", "committed_at", "ended_at", "failures", "publication_number")
 _TRACKED = JobType.EXTERNAL
 
 
@@ -331,6 +334,7 @@ def illegal_move() -> ColumnElement[bool]:
         and_(_is(_old("type"), _TRACKED), _is(_old("state"), JobState.PENDING_CANCELLATION)),
     )
     return or_(
+        *(_new(name).is_distinct_from(_old(name)) for name in IDENTITY),
         and_(changed, not_(or_(*map(_edge, known.values())))),
         and_(terminal, or_(*(_new(name).is_distinct_from(_old(name)) for name in FINAL))),
         and_(
@@ -359,8 +363,9 @@ _REFUSALS = {
 }
 
 
-def _unreplaced(table: str, key: str) -> str:
-    exists = f"EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})"  # noqa: S608  # names of our own tables
+def _unreplaced(table: str, *keys: tuple[str, ...]) -> str:
+    same = " OR ".join(f"({', '.join(key)}) = ({', '.join(f'NEW.{column}' for column in key)})" for key in keys)
+    exists = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608  # names of our own tables
     refusal = f"BEGIN SELECT RAISE(ABORT, '{table}: the row exists'); END"
     return f"CREATE TRIGGER {table}_unreplaced BEFORE INSERT ON {table} FOR EACH ROW WHEN {exists} {refusal}"
 
@@ -368,8 +373,8 @@ def _unreplaced(table: str, key: str) -> str:
 #: Each database's own back door: SQLite's REPLACE removes a row without its DELETE trigger; Postgres has TRUNCATE.
 _BACK_DOORS = {
     "sqlite": (
-        _unreplaced("jobs", "job_id"),
-        _unreplaced("audit", "audit_id"),
+        _unreplaced("jobs", ("job_id",), ("company_id", "idempotency_key")),
+        _unreplaced("audit", ("audit_id",)),
     ),
     "postgresql": (
         "CREATE TRIGGER audit_untruncated BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse('the audit is append-only')",

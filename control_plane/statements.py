@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -31,6 +32,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -40,7 +42,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, to_instance
 
 from control_plane import lifecycle
 from control_plane.jobs import Closure
@@ -64,17 +66,17 @@ CHANNEL = "countermand"  #: where Postgres tells of new work; the payload is the
 # --- the databases' differences ------------------------------------------------------------------------------------
 
 
-class _JsonText(Text):
-    """The parameter of :func:`rows`: json on Postgres, text on SQLite."""
+class _JsonArray(Text):
+    """The parameter of :func:`rows`: jsonb on Postgres, parsed once for all fields; text on SQLite."""
 
 
-@compiles(_JsonText, "postgresql")
-def _(kind: _JsonText, compiler: Any, **keywords: Any) -> str:
-    return "JSON"
+@compiles(_JsonArray, "postgresql")
+def _(kind: _JsonArray, compiler: Any, **keywords: Any) -> str:
+    return "JSONB"
 
 
-@compiles(_JsonText, "sqlite")
-def _(kind: _JsonText, compiler: Any, **keywords: Any) -> str:
+@compiles(_JsonArray, "sqlite")
+def _(kind: _JsonArray, compiler: Any, **keywords: Any) -> str:
     return "TEXT"
 
 
@@ -87,7 +89,7 @@ class _JsonItems(FunctionElement[Any]):
 
 @compiles(_JsonItems, "postgresql")
 def _(items: _JsonItems, compiler: Any, **keywords: Any) -> str:
-    return f"json_array_elements{compiler.process(items.clause_expr, **keywords)}"
+    return f"jsonb_array_elements{compiler.process(items.clause_expr, **keywords)}"
 
 
 @compiles(_JsonItems, "sqlite")
@@ -95,18 +97,43 @@ def _(items: _JsonItems, compiler: Any, **keywords: Any) -> str:
     return f"json_each{compiler.process(items.clause_expr, **keywords)}"
 
 
-def rows(parameter: str = "rows", **kinds: TypeEngine[Any] | type[TypeEngine[Any]]) -> FromClause:
+class _Member(FunctionElement[Any]):
+    """A document within a document; SQL NULL where it is JSON's null."""
+
+    type = Document()
+    name = "member"
+    inherit_cache = True
+
+
+@compiles(_Member, "postgresql")
+def _(member: _Member, compiler: Any, **keywords: Any) -> str:
+    document, key = (compiler.process(clause, **keywords) for clause in member.clauses)
+    return f"NULLIF({document} -> {key}, 'null')"
+
+
+@compiles(_Member, "sqlite")
+def _(member: _Member, compiler: Any, **keywords: Any) -> str:
+    document, key = (compiler.process(clause, **keywords) for clause in member.clauses)
+    return f"{document} ->> {key}"
+
+
+def rows(parameter: str = "rows", **kinds: TypeEngine[Any] | type[TypeEngine[Any]]) -> CTE:
     """The table that the JSON array ``:parameter`` stands for: an object a row, with these columns."""
-    items = _JsonItems(cast(bindparam(parameter, type_=Text), _JsonText)).table_valued(
+    items = _JsonItems(cast(bindparam(parameter, type_=Text), _JsonArray)).table_valued(
         "value", name=f"{parameter}_item"
     )
-    fields = (_field(items.c.value.op("->>")(name), kind).label(name) for name, kind in kinds.items())
-    return select(*fields).subquery(f"{parameter}_row")
+    return select(*(_field(items.c.value, name, kind) for name, kind in kinds.items())).cte(f"{parameter}_row")
 
 
-def _field(text: ColumnElement[Any], kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnElement[Any]:
-    value = cast(text, kind)
-    return shifted(value, literal(0.0, Float)) if kind is Moment else value  # brings RFC 3339 into SQLite's own form
+def _field(item: ColumnElement[Any], name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnElement[Any]:
+    key = literal_column(f"'{name}'", Text)
+    kind = to_instance(kind)
+    if isinstance(kind, Document):
+        return _Member(item, key).label(name)
+    value = cast(item.op("->>")(key), kind)
+    if isinstance(kind, Moment):
+        return shifted(value, literal_column("0.0", Float)).label(name)  # brings RFC 3339 into SQLite's own form
+    return value.label(name)
 
 
 class among(FunctionElement[bool]):  # noqa: N801  # reads as the operator that it is
@@ -398,9 +425,12 @@ def _matching(filters: Filters) -> list[ColumnElement[bool]]:
         jobs.c.data_plane_id: filters.data_plane_id,
         jobs.c.type: filters.type,
         jobs.c.state: filters.state,
-        cast(jobs.c.input.op("->>")("dataset_id"), BigInteger): filters.dataset_id,
     }
-    return [column == value for column, value in wanted.items() if value is not None]
+    matches = [column == value for column, value in wanted.items() if value is not None]
+    if filters.dataset_id is not None:  # as text: other types' inputs may hold anything under that name
+        named = cast(jobs.c.input.op("->>")(literal_column("'dataset_id'", Text)), Text)
+        matches.append(named == str(filters.dataset_id))
+    return matches
 
 
 ORDERS = {
@@ -479,7 +509,7 @@ def claim_cancellations(planes: int) -> Chain:
     """
     first = (
         update(cancellations)
-        .where(among(cancellations.c.job_id, *map(_due, range(planes)), *map(_suspect, range(planes))))
+        .where(among(cancellations.c.job_id, *map(_due, range(planes))))
         .values(
             lease=bindparam("new_lease", type_=Uuid),
             worker=bindparam("by_worker", type_=Text),
@@ -513,14 +543,20 @@ _CLAIMED = (
 
 
 def _due(number: int) -> Select[Any]:
-    return _due_where(cancellations.c.unanswered < SUSPECT, number, bindparam(f"room_{number}", type_=Integer))
+    """In order; of those that are suspect only the oldest, so that they are worked one at a time."""
+    return (
+        _waiting(number, or_(cancellations.c.unanswered < SUSPECT, cancellations.c.job_id == _oldest_suspect(number)))
+        .limit(bindparam(f"room_{number}", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
 
 
-def _suspect(number: int) -> Select[Any]:
-    return _due_where(cancellations.c.unanswered >= SUSPECT, number, literal(1, Integer))
+def _oldest_suspect(number: int) -> ColumnElement[Any]:
+    suspect = _waiting(number, cancellations.c.unanswered >= SUSPECT).limit(literal_column("1", Integer))
+    return suspect.with_for_update(skip_locked=True).correlate(None).scalar_subquery()
 
 
-def _due_where(condition: ColumnElement[bool], number: int, limit: ColumnElement[Any]) -> Select[Any]:
+def _waiting(number: int, condition: ColumnElement[bool]) -> Select[Any]:
     return (
         select(cancellations.c.job_id)
         .where(
@@ -530,8 +566,6 @@ def _due_where(condition: ColumnElement[bool], number: int, limit: ColumnElement
             condition,
         )
         .order_by(cancellations.c.next_round_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
     )
 
 
@@ -584,6 +618,7 @@ def _assignments(claimed: FromClause) -> Select[Any]:
 def _held(wanted: FromClause) -> ColumnElement[bool]:
     """Equality of the lease decides, expiry does not: an expired lease that nobody took over still holds."""
     return and_(
+        among(cancellations.c.job_id, select(wanted.c.job_id)),
         cancellations.c.job_id == wanted.c.job_id,
         cancellations.c.lease == wanted.c.lease,
         cancellations.c.settled_at.is_(None),
@@ -611,16 +646,15 @@ def settle() -> Chain:
     wanted = rows(job_id=Uuid, lease=Uuid, receipt=Document, first_stop_at=Moment)
 
     def closed(moved: FromClause) -> Update:
-        told = rows(job_id=Uuid, first_stop_at=Moment)
         return (
             update(cancellations)
-            .where(cancellations.c.job_id == moved.c.job_id, told.c.job_id == moved.c.job_id)
+            .where(cancellations.c.job_id == moved.c.job_id, wanted.c.job_id == moved.c.job_id)
             .values(
                 settled_at=now(),
                 waiting=None,
                 waiting_detail=None,
                 unanswered=0,
-                first_stop_at=func.coalesce(cancellations.c.first_stop_at, told.c.first_stop_at),
+                first_stop_at=func.coalesce(cancellations.c.first_stop_at, wanted.c.first_stop_at),
             )
         )
 
@@ -628,6 +662,7 @@ def settle() -> Chain:
         _move(
             Trigger.CANCEL,
             jobs.c.job_id == wanted.c.job_id,
+            among(cancellations.c.job_id, select(wanted.c.job_id)),  # by the index, whatever the statistics say
             cancellations.c.job_id == wanted.c.job_id,
             cancellations.c.lease == wanted.c.lease,
             receipt=wanted.c.receipt,
@@ -638,9 +673,10 @@ def settle() -> Chain:
 
 @lru_cache
 def select_settled() -> Select[Any]:
-    """Those of ``:rows`` that were settled under the lease that they name: repeated settlements that had landed."""
+    """Those of ``:rows`` that were settled under the lease that they name, and how: they may have landed before."""
     wanted = rows(job_id=Uuid, lease=Uuid)
-    return select(cancellations.c.job_id, cancellations.c.settled_at).where(
+    return select(cancellations.c.job_id, cancellations.c.settled_at, jobs.c.state).where(
+        jobs.c.job_id == cancellations.c.job_id,
         cancellations.c.job_id == wanted.c.job_id,
         cancellations.c.lease == wanted.c.lease,
         cancellations.c.settled_at.is_not(None),
@@ -667,6 +703,7 @@ def postpone() -> Chain:
     )  # fmt: skip
     news = jobs.c.executor_closed_at >= cancellations.c.claimed_at
     stuck_from = shifted(cancellations.c.requested_at, data_planes.c.stuck_after_seconds)
+    becomes_stuck = and_(cancellations.c.stuck_at.is_(None), stuck_from <= now())
     first = (
         update(cancellations)
         .where(
@@ -683,12 +720,12 @@ def postpone() -> Chain:
             rung=func.coalesce(wanted.c.rung, cancellations.c.rung),
             rung_since=func.coalesce(wanted.c.rung_since, cancellations.c.rung_since),
             first_stop_at=func.coalesce(cancellations.c.first_stop_at, wanted.c.first_stop_at),
-            stuck_at=case(
-                (and_(cancellations.c.stuck_at.is_(None), stuck_from <= now()), now()),
-                else_=cancellations.c.stuck_at,
-            ),
+            stuck_at=case((becomes_stuck, now()), else_=cancellations.c.stuck_at),
+            stuck_round=case((becomes_stuck, cancellations.c.rounds), else_=cancellations.c.stuck_round),
         )
-        .returning(cancellations.c.job_id, (cancellations.c.stuck_at == now()).label("became_stuck"))
+        .returning(
+            cancellations.c.job_id, (cancellations.c.stuck_round == cancellations.c.rounds).label("became_stuck")
+        )
     )
     return Chain(first)
 
@@ -777,7 +814,11 @@ def _claims(started: FromClause) -> Select[Any]:
 
 
 def _epoch_held(wanted: FromClause) -> ColumnElement[bool]:
-    return and_(jobs.c.job_id == wanted.c.job_id, jobs.c.epoch == wanted.c.epoch)
+    return and_(
+        among(jobs.c.job_id, select(wanted.c.job_id)),
+        jobs.c.job_id == wanted.c.job_id,
+        jobs.c.epoch == wanted.c.epoch,
+    )
 
 
 @lru_cache
@@ -939,7 +980,7 @@ def select_committed() -> Select[Any]:
 @lru_cache
 def select_discardable() -> Select[Any]:
     """Those of the jobs in ``:rows`` that ended without publishing."""
-    unpublished = [state.value for state in sorted(lifecycle.UNCOMMITTED_STATES)]
+    unpublished = [state.value for state in sorted(lifecycle.UNCOMMITTED_STATES & lifecycle.TERMINAL)]
     return select(jobs.c.job_id).where(
         among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)), jobs.c.state.in_(unpublished)
     )

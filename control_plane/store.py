@@ -6,7 +6,7 @@ constraint and data errors pass through as SQLAlchemy raises them.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ Clock = Callable[[], datetime | None]
 _POSTGRES_OPTIONS = "-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000"
 _CONFLICTS = {"40001", "40P01"}  #: serialization failure, deadlock: the loser repeats
 _MISSING = {"42P01", "42703", "3F000"}  #: undefined table, column, schema
+_MISSING_IN_SQLITE = ("no such table", "no such column")
 _TRIES = 5
 
 
@@ -37,13 +38,13 @@ class Transaction:
 
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
-        self._clock = clock
+        self._now = clock() or _start_of(connection)
 
     def perform(self, statement: Executable | Chain, rows: object = None, **parameters: Any) -> Sequence[RowMapping]:
         """Run one statement or chain; *rows* is what ``:rows`` stands for. Answers the rows that it returns."""
-        parameters["clock"] = self._clock()
+        parameters["clock"] = self._now
         if rows is not None:
-            parameters["rows"] = msgspec.json.encode(rows).decode()
+            parameters["rows"] = as_json(rows)
         if isinstance(statement, Chain):
             if self._connection.dialect.name == "postgresql":
                 return self._run(_as_one(statement), parameters)
@@ -58,11 +59,38 @@ class Transaction:
         changed = [dict(row) for row in self._run(chain.first, parameters)]
         if not changed:
             return ()
-        parameters["moved"] = msgspec.json.encode(changed).decode()
+        parameters["moved"] = as_json(changed)
         steps, answer = _as_steps(chain)
         for step in steps:
             self._run(step, parameters)
         return self._run(answer, parameters)
+
+
+def _start_of(connection: Connection) -> datetime | None:
+    """One moment for a whole transaction: Postgres' now() is that; SQLite's clock, which is ours, is read once."""
+    return datetime.now(UTC) if connection.dialect.name == "sqlite" else None
+
+
+def as_json(value: object) -> str:
+    """*value* as JSON text that both databases can hold: what text cannot be (NUL, half a character) is replaced.
+
+    An engine's last words may be anything, and must not keep a job from being settled.
+    """
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_storable(msgspec.to_builtins(value))).decode()
+    if "\\u0000" in text:
+        return msgspec.json.encode(_storable(msgspec.to_builtins(value))).decode()
+    return text
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @lru_cache(maxsize=256)
@@ -190,7 +218,7 @@ def translated(database: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if _sqlstate(error) in _MISSING or "no such table" in str(error.orig):
+        if _sqlstate(error) in _MISSING or str(error.orig).startswith(_MISSING_IN_SQLITE):
             raise NotMigrated(not_migrated(database)) from error
         if error.connection_invalidated or _is_away(error):
             raise StoreUnavailable(f"the database {database} is away: {_first_line(error)}") from error

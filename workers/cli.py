@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from control_plane.store import Store
     from workers.daemon import Wakes
     from workers.engines.embedded import EmbeddedEngine
+    from workers.local import LocalUsers
     from workers.run_server import Door
 
 #: Which extra brings what some commands import.
@@ -145,7 +146,11 @@ def open_store(settings: "Settings", *, pool_size: int = 5) -> "Store":
     from control_plane.store import Store
 
     store = Store(settings.database_url, pool_size=pool_size)
-    check_migrated(store)
+    try:
+        check_migrated(store)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -361,6 +366,21 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False,
 ) -> None:
     """Show seven jobs meeting their fates, with real processes and real SQL. Exits 0 only if each is as it must be."""
-    from workers.demo import show
+    from config.logging import configure_logging
+    from workers.demo.show import show
 
-    raise typer.Exit(show(as_json=as_json))
+    configure_logging("warning")
+    raise typer.Exit(show(_demo_users, as_json=as_json))
+
+
+def _demo_users(database_url: str) -> "LocalUsers":
+    """A new store, as users see it."""
+    from control_plane.intake import Intake
+    from control_plane.migrations import upgrade
+    from control_plane.policy import Policy
+    from control_plane.store import Store
+    from workers.local import LocalUsers
+
+    upgrade(database_url)
+    store = Store(database_url)
+    return LocalUsers(Intake(store, Policy()), store.close)

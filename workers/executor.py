@@ -114,7 +114,7 @@ class Executor:
             installation=installation,
             jobs_closed=len(closed),
         )
-        await self._tidy()
+        await self._beat()
 
     async def _serve(self, stopping: asyncio.Event, ticks: Ticks) -> None:
         claiming = asyncio.create_task(self._keep_claiming(ticks.claim, stopping))
@@ -261,20 +261,20 @@ class Executor:
         if publication is None:
             log.info("job_completed")  # without effects: completed by its commit
         else:
-            await self._publish([structs.replace(claim, publication=publication)])
+            await self._publish(structs.replace(claim, publication=publication))
 
-    async def _publish(self, claims: Sequence[Claim]) -> None:
+    async def _publish(self, claim: Claim) -> None:
         """Publish and complete; what cannot be published now is tried again with every heartbeat."""
         try:
-            published = await self._engine.publish(claims)
+            published = await self._engine.publish([claim])
         except EngineUnavailable as error:
-            log.error("publication_failed", jobs=_ids(claims), error=error.message)
+            log.error("publication_failed", job=str(claim.job_id), error=error.message)
             return
-        if missing := [claim for claim in claims if claim.job_id not in published]:
-            log.error("publication_failed", jobs=_ids(missing), error="the engine has no output of these jobs")
-        completed = await self._outlast(partial(self._queue.complete, sorted(published), executor=self._identity))
-        for job_id in completed:
-            log.info("job_completed", job=str(job_id))
+        if not published:
+            log.error("publication_failed", job=str(claim.job_id), error="the engine has no output of this job")
+            return
+        if await self._outlast(partial(self._queue.complete, [claim.job_id], executor=self._identity)):
+            log.info("job_completed", job=str(claim.job_id))
 
     async def _give_up(self, held: Held, cause: FailureCause) -> None:
         """Fail the job; where a cancellation was first, the cause is a hint, and the job is confirmed as closed."""
@@ -304,9 +304,9 @@ class Executor:
 
     async def _tidy(self) -> None:
         """Finish what was committed, here or by an earlier start; remove what ended without publishing."""
-        waiting = await self._outlast(partial(self._queue.committed, self._identity))
-        if claims := [claim for claim in waiting if claim.job_id not in self._held]:
-            await self._publish(claims)
+        for claim in await self._outlast(partial(self._queue.committed, self._identity)):
+            if claim.job_id not in self._held:
+                await self._publish(claim)
         try:
             await self._discard_leftovers()
         except EngineUnavailable as error:
@@ -325,15 +325,11 @@ class Executor:
         return await self._outage.outlast(call)
 
 
-def _ids(claims: Sequence[Claim]) -> list[str]:
-    return [str(claim.job_id) for claim in claims]
-
-
 async def _repeat(tick: asyncio.Event, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
     while True:
+        await tick.wait()
         tick.clear()
         await duty()
-        await tick.wait()
 
 
 async def _until(stopping: asyncio.Event, *duties: asyncio.Task[None]) -> None:

@@ -9,11 +9,13 @@ from control_plane.store import open_engine, translated
 def run() -> None:
     """Migrate the database that :func:`control_plane.migrations.upgrade` names."""
     engine = open_engine(context.config.attributes["database_url"])
-    with translated(engine.url.render_as_string(hide_password=True)), engine.begin() as connection:
-        context.configure(connection=connection, target_metadata=metadata)
-        with context.begin_transaction():
-            context.run_migrations()
-    engine.dispose()
+    try:
+        with translated(engine.url.render_as_string(hide_password=True)), engine.begin() as connection:
+            context.configure(connection=connection, target_metadata=metadata)
+            with context.begin_transaction():
+                context.run_migrations()
+    finally:
+        engine.dispose()
 
 
 run()

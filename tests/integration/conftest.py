@@ -1,11 +1,20 @@
-"""A store on each database, with a clock that only the test moves."""
+"""A store on each database, empty for each test, with a clock that only the test moves."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from control_plane.store import Store
-from tests.integration.given import Clock, Given
+from tests.databases import Databases
+from tests.integration.given import Clock, Given, empty
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """A migrated database for the tests of one module: making one for each of them would take most of their time."""
+    lend = databases.lend_sqlite if request.param == "sqlite" else databases.lend_postgres
+    with lend() as lent:
+        yield lent
 
 
 @pytest.fixture
@@ -14,8 +23,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(database_url: str, clock: Clock) -> Iterator[Store]:
-    opened = Store(database_url, clock=clock)
+def store(url: str, clock: Clock) -> Iterator[Store]:
+    opened = Store(url, clock=clock)
+    empty(opened)
     yield opened
     opened.close()
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from control_plane import schema
 from control_plane.dispatch import Dispatch
@@ -304,6 +304,14 @@ def past_triggers(store: Store) -> Iterator[Connection]:
         yield connection
         for _, text in triggers:
             connection.exec_driver_sql(text)
+
+
+def empty(store: Store) -> None:
+    """Remove every row but the installation's name, whatever refuses it."""
+    with past_triggers(store) as connection:
+        for table in reversed(schema.metadata.sorted_tables):
+            if table is not schema.installation:
+                connection.execute(delete(table))
 
 
 def at_once(*calls: Callable[[], Answer]) -> list[Answer]:

@@ -8,7 +8,18 @@ from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from control_plane import schema
-from control_plane.jobs import Assignment, Closure, Executor, Handle, Hold, JobType, Publication, Rung, Waiting, work_tag
+from control_plane.jobs import (
+    Assignment,
+    Closure,
+    Executor,
+    Handle,
+    Hold,
+    JobType,
+    Publication,
+    Rung,
+    Waiting,
+    work_tag,
+)
 from tests.integration.given import (
     ASKER,
     DATASET,

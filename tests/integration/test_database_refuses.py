@@ -114,16 +114,9 @@ def answer_of_module(file: Path, statement: str) -> Said:
     return Said(accepted=True, text="")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
-    """One database for the module: each test has a job on a plane of its own."""
-    lend = databases.lend_sqlite if request.param == "sqlite" else databases.lend_postgres
-    with lend() as lent:
-        yield lent
-
-
 @pytest.fixture(scope="module")
 def given(url: str) -> Iterator[Given]:
+    """One store for the module: each test has a job on a plane of its own."""
     clock = Clock()
     store = Store(url, clock=clock)
     yield Given(store, clock)
@@ -166,7 +159,7 @@ def birth(data_plane_id: UUID, verb: str = "INSERT", **fields: str) -> str:
         "created_at": f"'{MOMENT}'",
         "updated_at": f"'{MOMENT}'",
     } | fields
-    return f"{verb} INTO jobs ({', '.join(columns)}) VALUES ({', '.join(columns.values())})"  # noqa: S608
+    return f"{verb} INTO jobs ({', '.join(columns)}) VALUES ({', '.join(columns.values())})"
 
 
 def assert_refused(given: Given, shell: Shell, job_id: UUID, statement: str, because: str) -> None:
@@ -360,19 +353,17 @@ def test_replacing_a_job_is_refused(given: Given, shell: Shell, verb: str, state
     put = put_job(given, state, committed=committed)
     statement = birth(put.data_plane_id, verb, job_id=f"'{put.job_id}'")
 
-    assert_refused(given, shell, put.job_id, statement, "the job exists")
+    assert_refused(given, shell, put.job_id, statement, "the row exists")
 
 
 @SQLITE_ALONE
-@pytest.mark.parametrize(("state", "committed"), ROWS)
-def test_replacing_a_job_by_way_of_its_idempotency_key_is_refused(
-    given: Given, shell: Shell, state: str, committed: bool
-) -> None:
+@pytest.mark.parametrize("state", ["running", "cancelled"])
+def test_replacing_a_job_by_way_of_its_idempotency_key_is_refused(given: Given, shell: Shell, state: str) -> None:
     key = str(uuid4())
-    put = put_job(given, state, committed=committed, idempotency_key=key)
+    put = put_job(given, state, committed=False, idempotency_key=key)
     statement = birth(put.data_plane_id, "INSERT OR REPLACE", idempotency_key=f"'{key}'")
 
-    assert_refused(given, shell, put.job_id, statement, "the job exists")
+    assert_refused(given, shell, put.job_id, statement, "the row exists")
 
 
 @pytest.mark.parametrize("column", ["job_id", "idempotency_key"])
@@ -446,11 +437,11 @@ def test_the_audit_is_not_emptied_by_way_of_the_jobs(given: Given, shell: Shell,
 def test_the_audit_is_not_replaced(given: Given, shell: Shell, told: Put, verb: str) -> None:
     first = given.rows_of("audit", told.job_id)[0]
     statement = (
-        f"{verb} INTO audit (audit_id, job_id, move, to_state, actor, moved_at) "  # noqa: S608
+        f"{verb} INTO audit (audit_id, job_id, move, to_state, actor, moved_at) "
         f"VALUES ({first['audit_id']}, '{told.job_id}', 'start', 'running', '{{}}', '{MOMENT}')"
     )
 
-    assert_refused(given, shell, told.job_id, statement, APPEND_ONLY)
+    assert_refused(given, shell, told.job_id, statement, "the row exists")
 
 
 def test_the_audit_grows(given: Given, shell: Shell, told: Put) -> None:

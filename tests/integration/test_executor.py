@@ -204,6 +204,24 @@ async def test_a_job_with_bad_sql_fails_with_the_cause(given: Given, tmp_path: P
         await place.reached(place.submit(QUICK), JobState.COMPLETED)  # and harms nobody else
 
 
+async def test_a_publication_that_fails_harms_no_other_and_is_tried_again(given: Given, tmp_path: Path) -> None:
+    async def take_the_name(call: str) -> None:
+        if call == "commit" and given.job(poisoned).committed_at is not None:
+            rows(place.engine, "CREATE TABLE IF NOT EXISTS narrative.datasets.ds_6404 AS SELECT 7 AS n")
+
+    async with working(given, tmp_path, after=take_the_name, slots=1) as place:
+        poisoned = place.submit(QUICK)
+        await until(lambda: given.job(poisoned).committed_at is not None)
+        await place.reached(place.submit(QUICK, dataset_id=1234), JobState.COMPLETED)
+        assert given.job(poisoned).state is JobState.RUNNING
+
+        rows(place.engine, "DROP TABLE narrative.datasets.ds_6404")
+        place.ticks.heartbeat.set()
+
+        await place.reached(poisoned, JobState.COMPLETED)
+        assert rows(place.engine, SHOWN) == [(0,), (1,), (2,)]
+
+
 # --- cancellations
 
 
@@ -221,6 +239,29 @@ async def test_a_running_job_that_is_asked_to_be_cancelled_is_closed_with_the_ne
         await until(lambda: place.engine.list_runs([place.tag(job_id)])[0].status is RunStatus.STOPPED)
         assert given.job(job_id).state is JobState.PENDING_CANCELLATION
         assert given.job(job_id).failures == []
+
+
+async def test_a_run_that_a_canceller_stopped_first_is_closed_and_is_no_failure(given: Given, tmp_path: Path) -> None:
+    async with working(given, tmp_path) as place:
+        job_id = place.submit(ENDLESS)
+        await place.executing(job_id)
+        given.request(job_id)
+
+        place.engine.stop([run.handle for run in place.engine.active_runs()])
+
+        await until(lambda: given.rows_of("jobs", job_id)[0]["executor_closed_at"] is not None)
+        assert given.job(job_id).failures == []
+
+
+async def test_a_run_that_was_stopped_without_a_request_is_a_failed_job(given: Given, tmp_path: Path) -> None:
+    async with working(given, tmp_path) as place:
+        job_id = place.submit(ENDLESS)
+        await place.executing(job_id)
+
+        place.engine.stop([run.handle for run in place.engine.active_runs()])
+
+        job = await place.reached(job_id, JobState.FAILED)
+        assert "stopped" in job.failures[0].message
 
 
 async def test_attending_renews_and_closes_nobody_else(given: Given, tmp_path: Path) -> None:
@@ -303,16 +344,12 @@ async def test_a_tag_that_was_closed_before_the_claim_was_answered_is_not_starte
 
 
 async def test_a_claim_that_was_answered_late_starts_nothing(given: Given, tmp_path: Path) -> None:
-    async def never_renewed(call: str) -> None:
-        if call == "attend":
-            await asyncio.Event().wait()
-
     async def late(call: str) -> None:
         if call == "claim":
             place.time.advance(given.plane.permit_seconds / 2)
 
     job_id = submit(given, QUICK)
-    async with working(given, tmp_path, before=never_renewed, after=late) as place:
+    async with working(given, tmp_path, after=late) as place:
         job = await place.reached(job_id, JobState.FAILED)
 
         assert "permit" in job.failures[0].message

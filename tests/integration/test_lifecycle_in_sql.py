@@ -11,12 +11,10 @@ from sqlalchemy.exc import IntegrityError
 
 from control_plane.jobs import Commit, Failure, Job, JobType, Outcome, Process, Settlement
 from control_plane.store import Store
-from tests.databases import Databases
 from tests.integration.given import (
     ASKER,
     DATASET,
     EXECUTOR,
-    LEASE_SECONDS,
     VIEW_RESULT,
     WHY,
     Clock,
@@ -28,7 +26,7 @@ from tests.integration.given import (
 )
 
 NOTHING = "nothing"  #: refused, and no row changes
-HINT = "hint"  #: refused, and the cause is kept for the canceller
+HINT = "hint"  #: refused, and the canceller is to look again
 
 #: (state, committed): move: the state that it leads to
 MATRIX = {
@@ -162,15 +160,13 @@ CASES = [
 WITHOUT_CANCELLATION = {"start", "request_cancellation"}
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def given(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Given]:
-    """One database for the whole matrix: each case has a job on a plane of its own."""
-    lend = databases.lend_sqlite if request.param == "sqlite" else databases.lend_postgres
-    with lend() as url:
-        clock = Clock()
-        store = Store(url, clock=clock)
-        yield Given(store, clock)
-        store.close()
+@pytest.fixture(scope="module")
+def given(url: str) -> Iterator[Given]:
+    """One store for the whole matrix: each case has a job on a plane of its own."""
+    clock = Clock()
+    store = Store(url, clock=clock)
+    yield Given(store, clock)
+    store.close()
 
 
 def test_the_matrix_is_whole() -> None:
@@ -195,8 +191,8 @@ def test_a_move_leads_where_the_table_says_or_changes_nothing(
     if expected == NOTHING:
         assert after == before
     elif expected == HINT:
-        assert (after["jobs"][0]["state"], after["audit"]) == (state, [])
-        assert after["jobs"][0]["failures"][0]["message"] == "out of memory"
+        assert after["jobs"][0] | {"updated_at": None} == before["jobs"][0] | {"updated_at": None}
+        assert after["audit"] == []
     elif move == "commit":
         assert (after["jobs"][0]["state"], after["audit"]) == (state, [])
         assert after["jobs"][0]["committed_at"] == given.clock.now

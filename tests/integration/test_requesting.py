@@ -5,7 +5,6 @@ from uuid import uuid4
 
 import pytest
 
-from control_plane import statements
 from control_plane.errors import BadInput, NotCancellable, NotFound
 from control_plane.intake import Intake
 from control_plane.jobs import ApiUser, Closure, Job, JobType, Outcome, Platform
@@ -190,12 +189,7 @@ def test_what_a_crash_left_can_be_claimed_and_is_known_to_be_closed(given: Given
 
 def left_by_a_crash(given: Given) -> Job:
     """A job whose request landed and whose settlement did not."""
-    job = given.pending()
-    actor = {"type": "process", "name": "crashed"}
-    assert given.store.perform(
-        statements.request_cancellation(), [{"job_id": job.job_id}], actor=actor, reason=None
-    )
-    return given.job(job.job_id)
+    return given.intake.open_cancellation(given.pending().job_id, ASKER, WHY)
 
 
 def test_a_job_that_an_executor_claimed_is_not_settled_as_never_claimed(given: Given) -> None:

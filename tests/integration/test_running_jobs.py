@@ -531,16 +531,14 @@ def test_a_failure_under_another_epoch_or_after_the_commit_changes_nothing(given
     assert [given.everything(claim.job_id) for claim in (running, committed)] == before
 
 
-def test_a_failure_after_a_request_is_kept_as_a_hint_and_moves_nothing(given: Given) -> None:
+def test_a_failure_after_a_request_is_only_a_hint_and_moves_nothing(given: Given) -> None:
     claim = given.requested()
-    cause = cause_at(given.clock.now)
+    before = given.everything(claim.job_id)
 
-    failed = given.dispatch.fail([Failure(claim.job_id, claim.epoch, cause)], executor=EXECUTOR)
+    failed = given.fail(claim)
 
-    job = given.job(claim.job_id)
     assert failed == []
-    assert (job.state, job.failures) == (JobState.PENDING_CANCELLATION, [cause])
-    assert given.moves(claim.job_id)[-1] == ("request_cancellation", "running", "pending_cancellation")
+    assert given.everything(claim.job_id) == before
 
 
 def test_each_failure_of_a_batch_stands_for_itself(given: Given) -> None:
@@ -552,8 +550,9 @@ def test_each_failure_of_a_batch_stands_for_itself(given: Given) -> None:
     failed = given.dispatch.fail(failures, executor=EXECUTOR)
 
     assert sorted(failed) == sorted([one.job_id, two.job_id])
-    for claim in (one, asked, two):
+    for claim in (one, two):
         assert [cause.message for cause in given.job(claim.job_id).failures] == [str(claim.job_id)]
+    assert given.job(asked.job_id).state is JobState.PENDING_CANCELLATION
 
 
 def test_a_failure_whose_message_has_a_zero_byte_fails_its_job_all_the_same(given: Given) -> None:

@@ -227,6 +227,23 @@ async def test_a_stop_that_comes_before_execution_begins_is_not_lost(tmp_path: P
             assert (await engine.follow(handle)).status is RunStatus.STOPPED
 
 
+async def test_a_run_that_is_stopped_while_its_permit_is_asked_for_submits_nothing(tmp_path: Path) -> None:
+    asked, answer = Event(), Event()
+
+    def may_submit() -> bool:
+        asked.set()
+        return answer.wait(10)
+
+    async with opened(tmp_path, interrupt=lambda _session: None) as engine:
+        handle = engine.start(view_of(QUICK), may_submit)
+        await until(asked.is_set)
+        engine.stop([handle])
+        answer.set()
+
+        assert (await engine.follow(handle)).status is RunStatus.STOPPED
+        assert outputs(engine) == []
+
+
 async def test_stopping_one_run_leaves_the_others_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         doomed, spared = (engine.start(view_of(ENDLESS), lambda: True) for _ in range(2))
@@ -354,6 +371,21 @@ async def test_publishing_again_changes_nothing_even_in_a_later_incarnation(tmp_
     async with opened(tmp_path) as restarted:
         assert await restarted.publish_orders(orders) == orders.keys()
         assert rows(restarted, SHOWN) == [(2,)]
+
+
+async def test_what_is_wrong_with_one_publication_keeps_no_other_from_its_readers(tmp_path: Path) -> None:
+    async with opened(tmp_path) as engine:
+        poisoned, sound = view_of(QUICK, dataset_id=1234), view_of(QUICK)
+        for claim in (poisoned, sound):
+            await run_to_end(engine, claim)
+        rows(engine, "CREATE TABLE narrative.datasets.ds_1234 AS SELECT 7 AS n")
+        orders = {poisoned.job_id: Publication(1234, 1), sound.job_id: Publication(6404, 1)}
+
+        assert await engine.publish_orders(orders) == {sound.job_id}
+
+        assert rows(engine, SHOWN) == [(0,), (1,), (2,)]
+        with pytest.raises(EngineUnavailable, match="ds_1234"):
+            await engine.publish_orders({poisoned.job_id: Publication(1234, 1)})
 
 
 async def test_what_has_no_output_is_not_published(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_only_a_running_job_may_commit() -> None:
 
 def test_completed_means_committed_and_giving_up_means_not_committed() -> None:
     assert {state.value for state in lifecycle.COMMITTED_STATES} == {"completed"}
-    assert {state.value for state in lifecycle.UNCOMMITTED_STATES} == {"cancelled", "failed"}
+    assert {state.value for state in lifecycle.UNCOMMITTED_STATES} == {"pending", "cancelled", "failed"}
 
 
 def test_cancelled_alone_is_written_with_a_receipt() -> None:

@@ -8,7 +8,7 @@ import re
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ErrorLevel, SqlglotError
 
 from control_plane.errors import BadInput
 
@@ -90,7 +90,7 @@ def _is_readable(parts: list[str], own: set[str]) -> bool:
 
 def _written(query: exp.Query) -> str:
     try:
-        return query.sql(dialect="duckdb", comments=False)
+        return query.sql(dialect="duckdb", comments=False, unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
         raise _refused(f"cannot be run on DuckDB: {_first_line(error)}") from error
     except RecursionError as error:

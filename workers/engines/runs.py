@@ -31,9 +31,10 @@ class Run:
 
     def refusal(self) -> str | None:
         """Why the statement may not be submitted now, if so; asked last before submitting."""
+        permitted = self.may_submit()
         if self.stopping.is_set():
             return "stopped before it was submitted"
-        return None if self.may_submit() else "permit ran out before it was submitted"
+        return None if permitted else "permit ran out before it was submitted"
 
     def interrupt(self, how: Callable[[DuckDBPyConnection], None]) -> None:
         """Interrupt what the session executes; before execution has begun this is lost, so it is repeated."""
@@ -44,8 +45,10 @@ class Run:
     def end(self, ending: Ending) -> None:
         """The session is closed first: whoever reads the ending may rely on nothing being left of the run."""
         with self._session_lock:
-            self.session.close()
-            self.ended.set_result(ending)
+            try:
+                self.session.close()
+            finally:
+                self.ended.set_result(ending)
 
     def seen(self) -> SeenRun:
         """What the engine says of it now."""

@@ -15,7 +15,7 @@ depends_on = None
 def upgrade() -> None:
     """Create everything, and give the installation its name."""
     bind = op.get_bind()
-    metadata.create_all(bind)
+    metadata.create_all(bind, checkfirst=False)
     for statement in refusals(bind.dialect.name):
         op.execute(statement)
     bind.execute(installation.insert().values(name=secrets.token_hex(8)))

@@ -1,0 +1,39 @@
+"""How much is measured."""
+
+from typing import NamedTuple
+
+
+class Effort(NamedTuple):
+    """The sizes of one run; the requirements are meant for :data:`FULL`."""
+
+    rounds: int
+    storm_jobs: int  #: requested cancellations, drained once a round
+    peer_jobs: int
+    wakeups: int  #: requests a round
+    ended_jobs: int  #: in the larger table of ``claim_growth``
+    ended_jobs_before: int  #: in the smaller one
+    claims: int  #: of each table, a round
+    idle_seconds: float
+
+
+FULL = Effort(
+    rounds=5,
+    storm_jobs=20_000,
+    peer_jobs=5_000,
+    wakeups=300,
+    ended_jobs=1_000_000,
+    ended_jobs_before=1_000,
+    claims=40,
+    idle_seconds=30,
+)
+#: For developing: the same path in a fraction of the time, with numbers that mean little.
+QUICK = Effort(
+    rounds=2,
+    storm_jobs=5_000,
+    peer_jobs=1_000,
+    wakeups=50,
+    ended_jobs=50_000,
+    ended_jobs_before=1_000,
+    claims=20,
+    idle_seconds=3,
+)

@@ -1,0 +1,42 @@
+"""Procrastinate: asynchronous tasks on a psycopg pool, many at a time in one worker, uvloop.
+
+Arguments: ``prepare`` and how many jobs, or ``drain``. The database is named by libpq's environment.
+"""
+
+import sys
+import time
+
+import uvloop
+from procrastinate import App, PsycopgConnector
+
+CONCURRENCY = 20
+
+_began_at: list[float] = []
+
+
+async def nothing() -> None:
+    """The job; notes when the first one began."""
+    if not _began_at:
+        _began_at.append(time.time())
+
+
+app = App(connector=PsycopgConnector(min_size=CONCURRENCY, max_size=CONCURRENCY))
+task = app.task(name="nothing")(nothing)
+
+
+async def prepare(count: int) -> None:
+    """Install its tables and defer jobs that do nothing."""
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+        await task.batch_defer_async(*({} for _ in range(count)))
+
+
+async def drain() -> None:
+    """Run every job; print when the first one began."""
+    async with app.open_async():
+        await app.run_worker_async(concurrency=CONCURRENCY, wait=False)
+    print(_began_at[0])
+
+
+if __name__ == "__main__":
+    uvloop.run(drain() if sys.argv[1] == "drain" else prepare(int(sys.argv[2])))

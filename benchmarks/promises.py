@@ -1,0 +1,37 @@
+"""What the figures have to show."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from benchmarks.benchmark import Figure
+
+Figures = Mapping[str, Figure]
+
+
+class Promise(NamedTuple):
+    """One requirement: what it says, which figures it needs, and whether they keep it."""
+
+    says: str
+    needs: tuple[str, ...]
+    kept: Callable[[Figures], bool]
+
+
+PROMISES = (
+    Promise("storm ≥ 0.45 floor", ("storm", "floor"), lambda by: by["storm"].value >= 0.45 * by["floor"].value),
+    Promise("storm > pgqueuer", ("storm", "peer_pgqueuer"), lambda by: by["storm"].value > by["peer_pgqueuer"].value),
+    Promise(
+        "storm > procrastinate",
+        ("storm", "peer_procrastinate"),
+        lambda by: by["storm"].value > by["peer_procrastinate"].value,
+    ),
+    Promise("wakeup p99 ≤ 10 ms", ("wakeup_p99",), lambda by: by["wakeup_p99"].value <= 10),
+    Promise("claim_growth ≤ 1.3", ("claim_growth",), lambda by: by["claim_growth"].value <= 1.3),
+    Promise("idle ≤ 0.5 % of a core", ("idle_cpu",), lambda by: by["idle_cpu"].value <= 0.5),
+)
+
+
+def verdicts(figures: Figures) -> Iterator[tuple[str, bool]]:
+    """Each promise of which everything was measured, and whether it is kept."""
+    for promise in PROMISES:
+        if all(name in figures for name in promise.needs):
+            yield promise.says, promise.kept(figures)

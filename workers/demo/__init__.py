@@ -1,0 +1,1 @@
+"""``countermand demo``: seven jobs meet their fates, on real processes and real SQL."""

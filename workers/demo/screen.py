@@ -1,0 +1,169 @@
+"""What the demo shows: a live table on a terminal, plain lines elsewhere, and at the end a line for each receipt."""
+
+import time
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from control_plane.jobs import Job, Receipt
+from control_plane.lifecycle import JobState
+from workers.demo.parts import Part, has_ended
+from workers.demo.stage import Load, Stage
+
+STYLES = {
+    JobState.PENDING: "dim",
+    JobState.RUNNING: "cyan",
+    JobState.PENDING_CANCELLATION: "yellow",
+    JobState.CANCELLED: "green",
+    JobState.COMPLETED: "green",
+    JobState.FAILED: "red",
+}
+
+
+class Screen(Protocol):
+    """Shows the stage while it plays."""
+
+    def show(self, stage: Stage) -> None:
+        """Show it as it is now."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+
+
+class Silence:
+    """For ``--json``: nothing."""
+
+    def show(self, stage: Stage) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class LiveTable:
+    """One table that changes."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)
+        self._live.start()
+
+    def show(self, stage: Stage) -> None:
+        self._live.update(Group(_table(stage), *cpu_lines(stage)), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class PlainLines:
+    """A line for each change of a job's state, of its reason to wait, or of what is to be said of it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[str, str] = {}
+
+    def show(self, stage: Stage) -> None:
+        for part in stage.parts:
+            line = f"{part.name:16} {progress(part)}" + (f" - {part.note}" if part.note else "")
+            if self._told.get(part.name) != line:
+                self._told[part.name] = line
+                self._console.print(
+                    f"{time.monotonic() - stage.began_at:5.1f} s  {line}", soft_wrap=True, highlight=False
+                )
+
+    def close(self) -> None:
+        """Nothing: every line stands."""
+
+
+def open_screen(console: Console, *, silent: bool) -> Screen:
+    """What suits the place that the demo is shown in."""
+    if silent:
+        return Silence()
+    return LiveTable(console) if console.is_terminal else PlainLines(console)
+
+
+# --- while it plays ------------------------------------------------------------------------------------------------
+
+
+def progress(part: Part) -> str:
+    """The job's state, with the outcome or the reason to wait."""
+    job = part.now
+    if job.receipt is not None:
+        return f"{job.state.value} ({job.receipt.outcome.value})"
+    waiting = job.cancellation and job.cancellation.waiting
+    return f"{job.state.value} ({waiting.value})" if waiting and not has_ended(job) else job.state.value
+
+
+def _table(stage: Stage) -> RenderableType:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("job", "what happens to it", "state"):
+        table.add_column(column, no_wrap=column != "what happens to it")
+    table.add_column("since request", justify="right", no_wrap=True)
+    for part in stage.parts:
+        what = Text(part.plot)
+        if part.note:
+            what.append(
+                f"\n{part.note}", style="bold yellow" if part.now.state is JobState.PENDING_CANCELLATION else "dim"
+            )
+        table.add_row(part.name, what, Text(progress(part), style=STYLES[part.now.state]), _since_request(part.now))
+    return table
+
+
+def _since_request(job: Job) -> str:
+    if job.cancellation is None:
+        return ""
+    milliseconds = request_to_ended_ms(job)
+    if milliseconds is not None:
+        return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+    return f"{time.time() - job.cancellation.requested_at.timestamp():.0f} s …"
+
+
+def request_to_ended_ms(job: Job) -> float | None:
+    """From the request to the job's end; None without a settlement."""
+    if job.receipt is None or job.cancellation is None or job.ended_at is None:
+        return None
+    return round((job.ended_at - job.cancellation.requested_at).total_seconds() * 1000, 1)
+
+
+# --- at the end ----------------------------------------------------------------------------------------------------
+
+
+def cpu_lines(stage: Stage) -> list[str]:
+    """Each executor's CPU, as far as it was measured."""
+    return [
+        f"CPU of executor {name:7} {_percents(load)}" for name, load in stage.loads.items() if load.running is not None
+    ]
+
+
+def _percents(load: Load) -> str:
+    told = {"while it runs": load.running, "told to stop, and running on": load.told_to_stop, "after": load.after}
+    return ", ".join(f"{when} {percent:.0f}%" for when, percent in told.items() if percent is not None) + " of a core"
+
+
+def receipt_line(part: Part) -> str:
+    """The receipt, or what stands in its place, in a line."""
+    job = part.now
+    if part.missed is not None:
+        return f"{part.name:16} MISSED: {part.missed}"
+    if job.receipt is None:
+        return f"{part.name:16} {job.state.value}, without a receipt: {part.note}"
+    return f"{part.name:16} {job.state.value} {_proof(job.receipt)}, {_since_request(job)} after the request"
+
+
+def _proof(receipt: Receipt) -> str:
+    proof = [receipt.outcome.value]
+    if receipt.engine_status is not None:
+        proof.append(f"{receipt.engine} says {receipt.engine_status!r}")
+    if receipt.closure is not None:
+        proof.append(f"closed by {receipt.closure.value}")
+    return ", ".join([*proof, f"seen by {receipt.worker} at {receipt.seen_at:%H:%M:%S.%f}"[:-3] + "Z"])
+
+
+def verdict(stage: Stage) -> str:
+    """How it went, in a sentence."""
+    met = sum(part.has_met_its_fate for part in stage.parts)
+    if met < len(stage.parts):
+        return f"{met} of {len(stage.parts)} jobs met their fates."
+    return f"All {met} jobs met their fates; readers find {stage.published} rows of the one that was completed."

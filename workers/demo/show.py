@@ -1,0 +1,111 @@
+"""The demo as a command: set up, play, tell, clear away."""
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from workers.demo.parts import Part, parts
+from workers.demo.screen import cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
+from workers.demo.stage import LOGS, Stage, Users
+
+PLAY_WITHIN_SECONDS = 58.0
+EXIT_MISSED = 1
+EXIT_INTERRUPTED = 130
+
+
+def show(open_users: Callable[[str], Users], *, as_json: bool) -> int:
+    """Play all seven fates; answers the exit code. *open_users* makes the store of a URL, migrated, as users see it."""
+    folder = Path(tempfile.mkdtemp(prefix="countermand-demo-"))
+    try:
+        missed = _perform(folder, open_users, as_json=as_json)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _clear_away(folder)
+        sys.stderr.write("countermand demo: interrupted; its processes were ended and its folder removed\n")
+        return EXIT_INTERRUPTED
+    except BaseException:
+        _clear_away(folder, but_logs=True)
+        raise
+    _clear_away(folder, but_logs=bool(missed))
+    for part in missed:
+        sys.stderr.write(f"countermand demo: {part.name}: {part.missed or 'it ended otherwise than it must'}\n")
+    return EXIT_MISSED if missed else 0
+
+
+def _clear_away(folder: Path, *, but_logs: bool = False) -> None:
+    """Remove the folder; what the processes said is kept, and named, where somebody has to read it."""
+    if not but_logs:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != LOGS:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink()
+    sys.stderr.write(f"countermand demo: the logs of its processes are in {folder / LOGS}\n")
+
+
+def _perform(folder: Path, open_users: Callable[[str], Users], *, as_json: bool) -> list[Part]:
+    console, database_url = Console(), f"sqlite:///{folder / 'countermand.db'}"
+    screen = open_screen(console, silent=as_json)
+    users = open_users(database_url)
+    stage = Stage(folder, database_url, users, parts(), screen.show)
+    try:
+        stage.set_up()
+        asyncio.run(_play(stage))
+    finally:
+        screen.close()
+        users.close()
+    _tell_json(stage) if as_json else _tell(console, stage)
+    return [part for part in stage.parts if not part.has_met_its_fate]
+
+
+async def _play(stage: Stage) -> None:
+    """A signal ends it as an interrupt from the keyboard does: with everything cleared away."""
+    playing = asyncio.ensure_future(stage.play())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
+    try:
+        async with asyncio.timeout(PLAY_WITHIN_SECONDS):
+            await playing
+    except TimeoutError:
+        for part in stage.parts:
+            if not part.has_met_its_fate:
+                part.tell_missed(f"the demo was not over within {PLAY_WITHIN_SECONDS:g} s")
+
+
+# --- telling -------------------------------------------------------------------------------------------------------
+
+
+def _tell(console: Console, stage: Stage) -> None:
+    console.print()
+    for part in stage.parts:
+        console.print(receipt_line(part), soft_wrap=True, highlight=False)
+    for line in (*cpu_lines(stage), verdict(stage)):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _tell_json(stage: Stage) -> None:
+    document = {"jobs": [_told(part) for part in stage.parts], "ok": all(part.has_met_its_fate for part in stage.parts)}
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def _told(part: Part) -> dict[str, Any]:
+    job = part.now
+    return {
+        "name": part.name,
+        "type": job.type.value,
+        "expected_state": part.expected_state.value,
+        "state": job.state.value,
+        "outcome": job.receipt and job.receipt.outcome.value,
+        "request_to_ended_ms": request_to_ended_ms(job),
+        "receipt": msgspec.to_builtins(job.receipt),
+    }
