@@ -61,7 +61,7 @@ class WorkerProcess:
 
 def wait_until_listening(ground: Ground, database: str) -> None:
     """Return when somebody waits for wake-ups on the database, which a worker does once it has started."""
-    listening = "SELECT FROM pg_stat_activity WHERE datname = %s AND query LIKE 'LISTEN %%' AND state = 'idle'"
+    listening = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND query LIKE 'LISTEN %%' AND state = 'idle'"
     give_up_at = time.monotonic() + 30
     with ground.connect("postgres") as connection:
         while not connection.execute(listening, [database]).fetchone():

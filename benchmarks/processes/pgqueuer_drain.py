@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import timedelta
 
-import asyncpg
+import asyncpg  # type: ignore[import-not-found]  # ships no types
 import uvloop
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver

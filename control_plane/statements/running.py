@@ -1,0 +1,252 @@
+"""Jobs, for an executor: start, attend, close, commit, complete, fail."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Insert,
+    Integer,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+
+from control_plane import lifecycle
+from control_plane.lifecycle import JobState, Trigger
+from control_plane.schema import (
+    Document,
+    Uuid,
+    cancellations,
+    data_planes,
+    datasets,
+    jobs,
+)
+from control_plane.statements.chains import Chain, actor, audited, move
+from control_plane.statements.elements import among, now, rows, woken
+
+_CLAIM = (
+    jobs.c.job_id,
+    jobs.c.type,
+    jobs.c.input,
+    jobs.c.tag,
+    jobs.c.epoch,
+    jobs.c.dataset_id,
+    jobs.c.publication_number,
+    data_planes.c.permit_seconds,
+)
+
+
+@lru_cache
+def start() -> Chain:
+    """Start at most ``:room`` pending jobs of ``:plane`` whose type is in ``:rows``, oldest first."""
+    pending = jobs.alias("due")
+    due = (
+        select(pending.c.job_id)
+        .where(
+            pending.c.data_plane_id == bindparam("plane", type_=Uuid),
+            pending.c.state == JobState.PENDING.value,
+            among(pending.c.type, select(rows(type=Text).c.type)),
+        )
+        .order_by(pending.c.created_at)
+        .limit(bindparam("room", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+    first = move(
+        Trigger.START,
+        among(jobs.c.job_id, due),
+        executor=bindparam("executor_id", type_=Text),
+        executor_incarnation=bindparam("by_incarnation", type_=Integer),
+        engine_incarnation=bindparam("by_engine_incarnation", type_=Text),
+        epoch=bindparam("new_epoch", type_=Uuid),
+        attended_at=now(),
+    ).returning(jobs.c.type, jobs.c.input, jobs.c.tag, jobs.c.epoch, jobs.c.created_at)
+    return Chain(first, (audited(Trigger.START, actor()),), _claims)
+
+
+def _claims(started: FromClause) -> Select[Any]:
+    return (
+        select(started, data_planes.c.permit_seconds)
+        .select_from(started.join(data_planes, data_planes.c.data_plane_id == started.c.data_plane_id))
+        .order_by(started.c.created_at)
+    )
+
+
+def _epoch_held(wanted: FromClause) -> ColumnElement[bool]:
+    return and_(
+        among(jobs.c.job_id, select(wanted.c.job_id)),
+        jobs.c.job_id == wanted.c.job_id,
+        jobs.c.epoch == wanted.c.epoch,
+    )
+
+
+@lru_cache
+def attend() -> Update:
+    """Renew the permits of those of ``:rows`` that are still running under their epoch."""
+    wanted = rows(job_id=Uuid, epoch=Uuid)
+    return (
+        update(jobs)
+        .where(_epoch_held(wanted), jobs.c.state == JobState.RUNNING.value)
+        .values(attended_at=now())
+        .returning(jobs.c.job_id)
+    )
+
+
+@lru_cache
+def record_handles() -> Update:
+    """Write down the engine's names of the runs in ``:rows``."""
+    wanted = rows(job_id=Uuid, epoch=Uuid, handle=Document)
+    return (
+        update(jobs)
+        .where(_epoch_held(wanted), jobs.c.ended_at.is_(None))
+        .values(handle=wanted.c.handle, updated_at=now())
+        .returning(jobs.c.job_id)
+    )
+
+
+def _made_due(closed: FromClause) -> Update:
+    """Postponed cancellations come back at once; one that is being worked is told by claim, extend and postpone."""
+    return (
+        update(cancellations)
+        .where(
+            cancellations.c.job_id == closed.c.job_id,
+            cancellations.c.lease.is_(None),
+            cancellations.c.settled_at.is_(None),
+        )
+        .values(next_round_at=now())
+    )
+
+
+def _confirmed(*conditions: ColumnElement[bool]) -> Chain:
+    first = (
+        update(jobs)
+        .where(*conditions, jobs.c.ended_at.is_(None), jobs.c.executor_closed_at.is_(None))
+        .values(executor_closed_at=now())
+        .returning(jobs.c.job_id, jobs.c.data_plane_id)
+    )
+    return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id)))
+
+
+@lru_cache
+def confirm_closed() -> Chain:
+    """Write that the executor will submit nothing more of the jobs in ``:rows``, and make their cancellations due."""
+    return _confirmed(_epoch_held(rows(job_id=Uuid, epoch=Uuid)))
+
+
+@lru_cache
+def confirm_lower_incarnations() -> Chain:
+    """The same for every job that ``:executor_id`` had claimed before ``:incarnation``."""
+    return _confirmed(
+        jobs.c.executor == bindparam("executor_id", type_=Text),
+        jobs.c.executor_incarnation < bindparam("incarnation", type_=Integer),
+    )
+
+
+@lru_cache
+def select_type() -> Select[Any]:
+    """The type of one job, ``:job_id``."""
+    return select(jobs.c.type).where(jobs.c.job_id == bindparam("job_id", type_=Uuid))
+
+
+@lru_cache
+def next_publication() -> Insert:
+    """Raise and answer the publication number of a dataset."""
+    first = postgresql.insert(datasets).values(
+        data_plane_id=select(jobs.c.data_plane_id)
+        .where(jobs.c.job_id == bindparam("job_id", type_=Uuid))
+        .scalar_subquery(),
+        dataset_id=bindparam("dataset_id", type_=BigInteger),
+        last_number=1,
+    )
+    return first.on_conflict_do_update(
+        index_elements=[datasets.c.data_plane_id, datasets.c.dataset_id],
+        set_={"last_number": datasets.c.last_number + 1},
+    ).returning(datasets.c.last_number)
+
+
+@lru_cache
+def commit() -> Update:
+    """Pass the commit point, if the job is running under its epoch and has not passed it. No edge: the state stays."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.job_id == bindparam("of_job", type_=Uuid),
+            jobs.c.epoch == bindparam("of_epoch", type_=Uuid),
+            jobs.c.state == lifecycle.COMMITTABLE.value,
+            jobs.c.committed_at.is_(None),
+        )
+        .values(
+            committed_at=now(),
+            updated_at=now(),
+            result=bindparam("new_result", type_=Document),
+            dataset_id=bindparam("of_dataset", type_=BigInteger),
+            publication_number=bindparam("number", type_=BigInteger),
+        )
+        .returning(jobs.c.job_id)
+    )
+
+
+@lru_cache
+def select_commits() -> Select[Any]:
+    """Those of ``:rows`` that are past the commit point under their epoch: commits whose answer was lost."""
+    wanted = rows(job_id=Uuid, epoch=Uuid)
+    return select(jobs.c.job_id, jobs.c.dataset_id, jobs.c.publication_number).where(
+        _epoch_held(wanted), jobs.c.committed_at.is_not(None)
+    )
+
+
+@lru_cache
+def fail() -> Chain:
+    """Fail the jobs in ``:rows``, each with its causes."""
+    wanted = rows(job_id=Uuid, epoch=Uuid, failures=Document)
+    return Chain(
+        move(Trigger.FAIL, _epoch_held(wanted), failures=wanted.c.failures),
+        (audited(Trigger.FAIL, actor()),),
+    )
+
+
+@lru_cache
+def hint() -> Chain:
+    """Look again at once at those of the jobs in ``:rows`` whose cancellation was requested before they failed."""
+    wanted = rows(job_id=Uuid, epoch=Uuid)
+    first = (
+        update(jobs)
+        .where(
+            _epoch_held(wanted),
+            jobs.c.state == lifecycle.destination(Trigger.REQUEST_CANCELLATION).value,
+            jobs.c.committed_at.is_(None),
+        )
+        .values(updated_at=now())
+        .returning(jobs.c.job_id, jobs.c.data_plane_id)
+    )
+    return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id)))
+
+
+@lru_cache
+def select_committed() -> Select[Any]:
+    """The jobs of ``:executor_id`` that are committed and not yet completed."""
+    return (
+        select(*_CLAIM)
+        .join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
+        .where(
+            jobs.c.executor == bindparam("executor_id", type_=Text),
+            jobs.c.ended_at.is_(None),
+            jobs.c.committed_at.is_not(None),
+        )
+    )
+
+
+@lru_cache
+def select_discardable() -> Select[Any]:
+    """Those of the jobs in ``:rows`` that ended without publishing."""
+    unpublished = [state.value for state in sorted(lifecycle.UNCOMMITTED_STATES & lifecycle.TERMINAL)]
+    return select(jobs.c.job_id).where(
+        among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)), jobs.c.state.in_(unpublished)
+    )

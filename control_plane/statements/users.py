@@ -1,0 +1,158 @@
+"""What users ask of jobs: submit, look, request a cancellation."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Insert,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    func,
+    insert,
+    literal_column,
+    select,
+)
+
+from control_plane.lifecycle import JobState, Trigger
+from control_plane.schema import (
+    Document,
+    Uuid,
+    audit,
+    cancellations,
+    jobs,
+)
+from control_plane.statements.chains import MOVED, Chain, actor, audited, move, reason_given, settled_now
+from control_plane.statements.elements import among, now, rows, woken
+
+
+@lru_cache
+def insert_job() -> Insert:
+    """A new pending job, from bound columns."""
+    return insert(jobs).values(state=JobState.PENDING.value, created_at=now(), updated_at=now()).returning(*MOVED)
+
+
+@lru_cache
+def record_birth() -> Insert:
+    """The audit row of a submission, which is no move and comes from no state."""
+    return insert(audit).values(
+        job_id=bindparam("job_id", type_=Uuid),
+        move="submit",
+        to_state=JobState.PENDING.value,
+        actor=actor(),
+        moved_at=now(),
+    )
+
+
+@lru_cache
+def wake_plane() -> Select[Any]:
+    """Tell the listeners that ``:plane`` has work."""
+    return select(woken(bindparam("plane", type_=Text)))
+
+
+_JOB_WITH_CANCELLATION = [*jobs.c, *(column.label(f"cancellation_{column.key}") for column in cancellations.c)]
+
+
+def _jobs_with_cancellations() -> Select[Any]:
+    return select(*_JOB_WITH_CANCELLATION).select_from(
+        jobs.outerjoin(cancellations, jobs.c.job_id == cancellations.c.job_id)
+    )
+
+
+@lru_cache
+def select_jobs_in() -> Select[Any]:
+    """The jobs in ``:rows``, with their cancellations."""
+    return _jobs_with_cancellations().where(among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)))
+
+
+@lru_cache
+def select_job_by_key() -> Select[Any]:
+    """The job that a company submitted under an idempotency key."""
+    return _jobs_with_cancellations().where(
+        jobs.c.company_id == bindparam("company_id", type_=Integer),
+        jobs.c.idempotency_key == bindparam("idempotency_key", type_=Text),
+    )
+
+
+class Filters(NamedTuple):
+    """The reference's filters of a listing; None lets everything through."""
+
+    data_plane_id: UUID | None = None
+    dataset_id: int | None = None
+    type: str | None = None
+    state: str | None = None
+
+
+def _matching(filters: Filters) -> list[ColumnElement[bool]]:
+    wanted = {
+        jobs.c.data_plane_id: filters.data_plane_id,
+        jobs.c.type: filters.type,
+        jobs.c.state: filters.state,
+    }
+    matches = [column == value for column, value in wanted.items() if value is not None]
+    if filters.dataset_id is not None:  # as text: other types' inputs may hold anything under that name
+        named = cast(jobs.c.input.op("->>")(literal_column("'dataset_id'", Text)), Text)
+        matches.append(named == str(filters.dataset_id))
+    return matches
+
+
+ORDERS = {
+    "created_at_asc": (jobs.c.created_at.asc(), jobs.c.job_id.asc()),
+    "created_at_desc": (jobs.c.created_at.desc(), jobs.c.job_id.desc()),
+    "updated_at_asc": (jobs.c.updated_at.asc(), jobs.c.job_id.asc()),
+    "updated_at_desc": (jobs.c.updated_at.desc(), jobs.c.job_id.desc()),
+}
+
+
+def select_jobs(filters: Filters, order_by: str) -> Select[Any]:
+    """One page of the jobs that match: ``:per_page`` of them from ``:offset``."""
+    return (
+        _jobs_with_cancellations()
+        .where(*_matching(filters))
+        .order_by(*ORDERS[order_by])
+        .limit(bindparam("per_page", type_=Integer))
+        .offset(bindparam("offset", type_=Integer))
+    )
+
+
+def count_jobs(filters: Filters) -> Select[Any]:
+    """How many jobs match."""
+    return select(func.count()).select_from(jobs).where(*_matching(filters))
+
+
+@lru_cache
+def select_audit() -> Select[Any]:
+    """The moves of one job, in order."""
+    return select(audit).where(audit.c.job_id == bindparam("job_id", type_=Uuid)).order_by(audit.c.audit_id)
+
+
+@lru_cache
+def request_cancellation() -> Chain:
+    """Ask for the jobs in ``:rows`` to be cancelled; those that nobody may ask for any more return no row."""
+    wanted = rows(job_id=Uuid)
+
+    def opened(moved: FromClause) -> Insert:
+        names = ["job_id", "data_plane_id", "requested_by", "reason", "requested_at", "next_round_at"]
+        columns = select(moved.c.job_id, moved.c.data_plane_id, actor(), reason_given(), now(), now())
+        return insert(cancellations).from_select(names, columns.select_from(moved))
+
+    return Chain(
+        move(Trigger.REQUEST_CANCELLATION, jobs.c.job_id == wanted.c.job_id),
+        (opened, audited(Trigger.REQUEST_CANCELLATION, actor(), reason_given())),
+        lambda moved: select(moved, woken(moved.c.data_plane_id)),
+    )
+
+
+@lru_cache
+def settle_never_claimed() -> Chain:
+    """Cancel those of the jobs in ``:rows`` that no executor ever claimed."""
+    wanted = rows(job_id=Uuid, receipt=Document)
+    return Chain(
+        move(Trigger.CANCEL, jobs.c.job_id == wanted.c.job_id, jobs.c.executor.is_(None), receipt=wanted.c.receipt),
+        (settled_now, audited(Trigger.CANCEL, actor())),
+    )
