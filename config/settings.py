@@ -93,6 +93,7 @@ class ExecutorSettings(Section):
     """The embedded executor, ``countermand executor``."""
 
     slots: Count = 4
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     memory_limit: Annotated[str, AfterValidator(check_memory_limit)] = "1GB"
     threads: Count | None = None
     listen: Annotated[str, AfterValidator(check_address)] | None = None

@@ -3,7 +3,7 @@
 What a constraint can refuse, it refuses for everybody: also for a person with psql or the sqlite3 shell.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -24,11 +24,10 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     literal_column,
-    not_,
     or_,
 )
 from sqlalchemy import types as sqltypes
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import ColumnElement
 
 from control_plane import lifecycle
@@ -293,112 +292,3 @@ _check(
 )
 _check(cancellations, "known_waiting", cancellations.c.waiting.in_(_quoted(Waiting)))
 _check(cancellations, "known_rung", cancellations.c.rung.in_(_quoted(Rung)))
-
-
-# --- what may change in a row: the trigger --------------------------------------------------------------------------
-
-#: Columns that say which job it is; SQLite's UPDATE OR REPLACE could else put one job in another's place.
-IDENTITY = ("job_id", "data_plane_id", "company_id", "type", "idempotency_key", "tag")
-#: Columns that are part of how a job ended; final together with the state.
-FINAL = ("state", "receipt", "result", "committed_at", "ended_at", "failures", "publication_number")
-_TRACKED = JobType.EXTERNAL
-
-
-def _old(name: str) -> ColumnElement[Any]:
-    return literal_column(f"OLD.{name}", jobs.c[name].type)
-
-
-def _new(name: str) -> ColumnElement[Any]:
-    return literal_column(f"NEW.{name}", jobs.c[name].type)
-
-
-def _is(column: ColumnElement[Any], state: Any) -> ColumnElement[bool]:
-    return column == literal_column(f"'{state.value}'")
-
-
-def _edge(edge: lifecycle.Edge) -> ColumnElement[bool]:
-    taken = and_(_is(_old("state"), edge.source), _is(_new("state"), edge.dest))
-    if edge.committed is None:
-        return taken
-    committed = _new("committed_at").is_not(None)
-    return and_(taken, committed if edge.committed else not_(committed))
-
-
-def illegal_move() -> ColumnElement[bool]:
-    """True for an UPDATE of a job that takes no declared edge, changes how it ended, or moves its commit point."""
-    changed = _new("state").is_distinct_from(_old("state"))
-    known = {(edge.source, edge.dest, edge.committed): edge for edge in lifecycle.EDGES}
-    terminal = or_(*(_is(_old("state"), state) for state in sorted(lifecycle.TERMINAL)))
-    committable = or_(
-        _is(_old("state"), lifecycle.COMMITTABLE),
-        and_(_is(_old("type"), _TRACKED), _is(_old("state"), JobState.PENDING_CANCELLATION)),
-    )
-    return or_(
-        *(_new(name).is_distinct_from(_old(name)) for name in IDENTITY),
-        and_(changed, not_(or_(*map(_edge, known.values())))),
-        and_(terminal, or_(*(_new(name).is_distinct_from(_old(name)) for name in FINAL))),
-        and_(
-            _new("committed_at").is_distinct_from(_old("committed_at")),
-            not_(and_(_old("committed_at").is_(None), committable)),
-        ),
-    )
-
-
-def illegal_birth() -> ColumnElement[bool]:
-    """True for an INSERT of a job that is not pending."""
-    return not_(_is(_new("state"), JobState.PENDING))
-
-
-def illegal_removal() -> ColumnElement[bool]:
-    """True for a DELETE of a job that has not ended."""
-    return not_(or_(*(_is(_old("state"), state) for state in sorted(lifecycle.TERMINAL))))
-
-
-_REFUSALS = {
-    ("jobs", "UPDATE"): ("jobs_moves", illegal_move, "no such move: see the lifecycle; terminal states are final"),
-    ("jobs", "INSERT"): ("jobs_births", illegal_birth, "a job is born pending"),
-    ("jobs", "DELETE"): ("jobs_removals", illegal_removal, "a job is removed only when it has ended"),
-    ("audit", "UPDATE"): ("audit_unchanged", None, "the audit is append-only"),
-    ("audit", "DELETE"): ("audit_kept", None, "the audit is append-only"),
-}
-
-
-def _unreplaced(table: str, *keys: tuple[str, ...]) -> str:
-    same = " OR ".join(f"({', '.join(key)}) = ({', '.join(f'NEW.{column}' for column in key)})" for key in keys)
-    exists = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608  # names of our own tables
-    refusal = f"BEGIN SELECT RAISE(ABORT, '{table}: the row exists'); END"
-    return f"CREATE TRIGGER {table}_unreplaced BEFORE INSERT ON {table} FOR EACH ROW WHEN {exists} {refusal}"
-
-
-#: Each database's own back door: SQLite's REPLACE removes a row without its DELETE trigger; Postgres has TRUNCATE.
-_BACK_DOORS = {
-    "sqlite": (
-        _unreplaced("jobs", ("job_id",), ("company_id", "idempotency_key")),
-        _unreplaced("audit", ("audit_id",)),
-    ),
-    "postgresql": (
-        "CREATE TRIGGER audit_untruncated BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse('the audit is append-only')",
-    ),
-}
-
-
-def refusals(dialect_name: str) -> Iterator[str]:
-    """The statements that create the triggers, for ``postgresql`` or ``sqlite``."""
-    if dialect_name == "postgresql":
-        yield (
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = TG_ARGV[0]; END $$"
-        )
-    for (table, event), (name, rule, message) in _REFUSALS.items():
-        when = f"WHEN ({_text(rule(), dialect_name)}) " if rule else ""
-        head = f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW {when}"
-        if dialect_name == "postgresql":
-            yield f"{head}EXECUTE FUNCTION refuse('{message}')"
-        else:
-            yield f"{head}BEGIN SELECT RAISE(ABORT, '{message}'); END"
-    yield from _BACK_DOORS[dialect_name]
-
-
-def _text(rule: ColumnElement[bool], dialect_name: str) -> str:
-    dialect: Dialect = postgresql.dialect() if dialect_name == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialect classes are untyped
-    return str(rule.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

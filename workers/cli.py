@@ -277,6 +277,9 @@ def executor(
     threads: Annotated[int | None, typer.Option(help="What DuckDB may use.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT instead of the folder's Unix socket.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="Needed with --listen.")] = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="How long runs may end by themselves when stopped.")
+    ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run a plane's jobs on embedded DuckDB, until stopped. SIGTERM drains; a second signal ends it at once."""
@@ -286,6 +289,7 @@ def executor(
         "threads": threads,
         "listen": listen,
         "token_file": token_file,
+        "drain_seconds": drain_seconds,
     }
     settings = context.obj.settings(database_url=database_url, executor=given)
     asyncio.run(run_executor(settings, data_plane, data_folder))
@@ -329,7 +333,7 @@ async def run_executor(
             engine,
             identity=Identity(folder.executor_id, folder.incarnation, address),
             data_plane_id=plane.data_plane_id,
-            limits=Limits(slots=own.slots),
+            limits=Limits(slots=own.slots, drain_seconds=own.drain_seconds),
             clock=clock,
         )
         daemon = Daemon(clock)

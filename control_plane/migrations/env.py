@@ -1,7 +1,8 @@
-"""What Alembic runs: one transaction over all revisions."""
+"""What Alembic runs: one transaction over all revisions, and the triggers of this version."""
 
 from alembic import context
 
+from control_plane.refusals import install
 from control_plane.schema import metadata
 from control_plane.store import open_engine, translated
 
@@ -14,6 +15,7 @@ def run() -> None:
             context.configure(connection=connection, target_metadata=metadata)
             with context.begin_transaction():
                 context.run_migrations()
+            install(connection)
     finally:
         engine.dispose()
 

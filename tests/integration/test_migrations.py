@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
-from control_plane import schema
+from control_plane import refusals, schema
 from control_plane.dispatch import Dispatch
 from control_plane.errors import BadInput, NotMigrated
 from control_plane.intake import Intake
@@ -133,7 +133,7 @@ def test_the_triggers_are_those_that_the_lifecycle_generates(store: Store) -> No
     dialect = store.engine.dialect.name
     generated = {
         name: statement
-        for statement in schema.refusals(dialect)
+        for statement in refusals.refusals(dialect)
         for name in re.findall(r"^CREATE TRIGGER (\w+)", statement)
     }
 
@@ -152,7 +152,7 @@ def test_postgres_reads_the_triggers_as_they_were_generated(postgres_url: str) -
         for name in migrated:
             table = name.split("_")[0]
             connection.exec_driver_sql(f"DROP TRIGGER {name} ON {table}")
-        for statement in schema.refusals("postgresql"):
+        for statement in refusals.refusals("postgresql"):
             connection.exec_driver_sql(statement.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
         generated = triggers(connection)
         connection.rollback()

@@ -4,7 +4,7 @@ import secrets
 
 from alembic import op
 
-from control_plane.schema import installation, metadata, refusals
+from control_plane.schema import installation, metadata
 
 revision = "0001"
 down_revision = None
@@ -16,6 +16,4 @@ def upgrade() -> None:
     """Create everything, and give the installation its name."""
     bind = op.get_bind()
     metadata.create_all(bind, checkfirst=False)
-    for statement in refusals(bind.dialect.name):
-        op.execute(statement)
     bind.execute(installation.insert().values(name=secrets.token_hex(8)))

@@ -1,0 +1,237 @@
+"""A place to try the real commands in: a database, data folders, and processes that are ended whatever happens."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+
+from control_plane.intake import Intake, NewJob, NewPlane
+from control_plane.jobs import Job, JobType, Platform, Process
+from control_plane.lifecycle import TERMINAL, JobState
+from control_plane.policy import Policy
+from control_plane.store import Store
+from tests.narrative import DATA, ENDLESS, RESOURCES, view_input
+from workers.demo.liar import IGNORE_STOP
+from workers.engines.warehouse import Warehouse
+from workers.run_server import SOCKET
+
+ROOT = Path(__file__).parents[2]
+PERSON = Process("a-person")
+QUICK = {
+    "COUNTERMAND_WORKER__POLL_SECONDS": "0.1",
+    "COUNTERMAND_EXECUTOR__THREADS": "1",
+    "COUNTERMAND_EXECUTOR__MEMORY_LIMIT": "500MB",
+    "COUNTERMAND_LOG_FORMAT": "json",
+}
+
+
+def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "it") -> None:
+    """Look until it is so; AssertionError when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about within {seconds:g} s"
+        time.sleep(0.03)
+
+
+class Started:
+    """A process of ours, and what it says."""
+
+    def __init__(self, name: str, command: list[str], *, folder: Path, environment: dict[str, str]) -> None:
+        self.name = name
+        self._log = folder / f"{name}-{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def says(self) -> str:
+        """Everything that it has said so far."""
+        return self._log.read_text()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Its log lines of this event."""
+        lines = (json.loads(line) for line in self.says().splitlines() if line.startswith("{") and line.endswith("}"))
+        return [line for line in lines if line["event"] == name]
+
+    def until_event(self, name: str) -> None:
+        """Wait until it has logged the event."""
+        until(lambda: self.events(name) or self.process.poll() is not None, what=f"{name} of {self.name}")
+        assert self.events(name), self.says()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM, and how it ended."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def is_busy(self, *, percent: float = 20.0) -> bool:
+        """Whether it uses more of a core than that."""
+        return bool(psutil.Process(self.process.pid).cpu_percent(interval=0.4) > percent)
+
+
+class Site:
+    """One installation, as its operator sees it."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        self.url = database_url
+        self.folder = folder
+        self.store = Store(database_url)
+        self.intake = Intake(self.store, Policy())
+        self._started: list[Started] = []
+
+    # --- commands
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """What our processes are given: nothing of the developer's own settings."""
+        ours = QUICK | {"COUNTERMAND_DATABASE_URL": self.url} | settings
+        return {"PYTHONPATH": str(ROOT), **os.environ, **ours}
+
+    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """A command, to its end."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "workers", *arguments],
+            cwd=self.folder,
+            env=self.environment(**settings),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def start(self, name: str, module: str, *arguments: str, **settings: str) -> Started:
+        """A module of ours, as a process that is ended with the test."""
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        started = Started(name, command, folder=self.folder, environment=self.environment(**settings))
+        self._started.append(started)
+        return started
+
+    def worker(self, name: str = "worker", *planes: UUID, **settings: str) -> Started:
+        """``countermand worker``, once it has begun."""
+        wanted = [part for plane in planes for part in ("--data-plane", str(plane))]
+        started = self.start(name, "workers", "worker", "--name", name, *wanted, **settings)
+        started.until_event("worker_started")
+        return started
+
+    def executor(self, plane: UUID, folder: str = "data", *, slots: int = 4, listens: bool = True) -> Started:
+        """``countermand executor`` on a folder of the site, once it has begun."""
+        self.load(folder)
+        wanted = ["--data-plane", str(plane), "--data-folder", str(self.folder / folder), "--slots", str(slots)]
+        started = self.start(folder, "workers", "executor", *wanted)
+        if listens:
+            started.until_event("executor_started")
+        return started
+
+    def liar(self, plane: UUID, folder: str = "liar", *, slots: int = 4) -> Started:
+        """An executor whose engine ignores stops until :meth:`lift_fault`."""
+        self.load(folder)
+        (self.folder / folder / IGNORE_STOP).touch()
+        settings = {"COUNTERMAND_EXECUTOR__SLOTS": str(slots)}
+        started = self.start(folder, "workers.demo.liar", str(plane), str(self.folder / folder), **settings)
+        started.until_event("executor_started")
+        return started
+
+    def lift_fault(self, folder: str = "liar") -> None:
+        (self.folder / folder / IGNORE_STOP).unlink()
+
+    def load(self, folder: str) -> None:
+        """Make a data folder with the data of every test, unless it is there."""
+        path = self.folder / folder
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            with opened(path) as warehouse, warehouse.session() as session:
+                session.execute(DATA)
+
+    # --- jobs
+
+    def plane(self, name: str = "local", *, permit_seconds: float = 30.0) -> UUID:
+        new = NewPlane(name, Platform.NARRATIVE, permit_seconds=permit_seconds)
+        return self.intake.create_plane(new).data_plane_id
+
+    def submit(self, plane: UUID, sql: str = ENDLESS) -> UUID:
+        return self.intake.submit(NewJob(plane, JobType.MATERIALIZE_VIEW, view_input(sql)), PERSON).job_id
+
+    def submit_running(self, plane: UUID, count: int = 1) -> list[UUID]:
+        """Jobs that would run for minutes, each seen running under its handle."""
+        job_ids = [self.submit(plane) for _ in range(count)]
+        until(lambda: all(self.is_running(job_id) for job_id in job_ids), what="that all jobs run")
+        return job_ids
+
+    def request(self, job_id: UUID) -> Job:
+        return self.intake.request_cancellation(job_id, PERSON, "the wrong month")
+
+    def is_running(self, job_id: UUID) -> bool:
+        job = self.intake.job(job_id)
+        return job.state is JobState.RUNNING and job.handle is not None
+
+    def waiting(self, job_id: UUID) -> str | None:
+        """Why its cancellation waits."""
+        cancellation = self.intake.job(job_id).cancellation
+        return cancellation.waiting.value if cancellation and cancellation.waiting else None
+
+    def ended(self, job_id: UUID, *, seconds: float = 30.0) -> Job:
+        """The job, once it has ended."""
+        until(lambda: self.intake.job(job_id).state in TERMINAL, seconds=seconds, what=f"the end of {job_id}")
+        return self.intake.job(job_id)
+
+    def moves(self, job_id: UUID) -> list[str]:
+        """Every move of the job, in order."""
+        return [entry.move for entry in self.intake.audit(job_id)]
+
+    # --- engines
+
+    def active_runs(self, folder: str = "data") -> set[UUID]:
+        """The jobs whose runs are active, in the engine's own word."""
+        transport = httpx.HTTPTransport(uds=str(self.folder / folder / SOCKET))
+        with httpx.Client(transport=transport, base_url="http://executor") as client:
+            runs = client.get("/v1/running").raise_for_status().json()["runs"]
+        return {UUID(run["job_id"]) for run in runs}
+
+    def rows(self, sql: str, folder: str = "data") -> list[tuple[Any, ...]]:
+        """What a reader of the folder's data sees; its executor must have ended."""
+        with opened(self.folder / folder) as warehouse, warehouse.session() as session:
+            return session.execute(sql).fetchall()
+
+    def close(self) -> None:
+        """End every process, and let go of the store."""
+        for started in self._started:
+            started.kill()
+        self.store.close()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Warehouse]:
+    """The data of an executor that does not run."""
+    warehouse = Warehouse.open(path, RESOURCES)
+    try:
+        yield warehouse
+    finally:
+        warehouse.close()
+
+
+@contextmanager
+def site_of(database_url: str) -> Iterator[Site]:
+    """A site on this database, in a folder whose name is short enough for Unix sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="countermand-site-"))
+    site = Site(database_url, folder)
+    try:
+        yield site
+    finally:
+        site.close()
+        shutil.rmtree(folder, ignore_errors=True)
