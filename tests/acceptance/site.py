@@ -55,6 +55,10 @@ class Started:
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def be_nice(self) -> None:
+        """Leave the processor to the others: many endless queries at once would slow the tests themselves."""
+        psutil.Process(self.process.pid).nice(15)
+
     def says(self) -> str:
         """Everything that it has said so far."""
         return self._log.read_text()
@@ -129,13 +133,13 @@ class Site:
         started.until_event("worker_started")
         return started
 
-    def executor(self, plane: UUID, folder: str = "data", *, slots: int = 4, listens: bool = True) -> Started:
+    def executor(self, plane: UUID, folder: str = "data", *, slots: int = 4) -> Started:
         """``countermand executor`` on a folder of the site, once it has begun."""
         self.load(folder)
         wanted = ["--data-plane", str(plane), "--data-folder", str(self.folder / folder), "--slots", str(slots)]
         started = self.start(folder, "workers", "executor", *wanted)
-        if listens:
-            started.until_event("executor_started")
+        started.until_event("executor_started")
+        started.be_nice()
         return started
 
     def liar(self, plane: UUID, folder: str = "liar", *, slots: int = 4) -> Started:
@@ -145,6 +149,7 @@ class Site:
         settings = {"COUNTERMAND_EXECUTOR__SLOTS": str(slots)}
         started = self.start(folder, "workers.demo.liar", str(plane), str(self.folder / folder), **settings)
         started.until_event("executor_started")
+        started.be_nice()
         return started
 
     def lift_fault(self, folder: str = "liar") -> None:

@@ -119,7 +119,7 @@ class Given:
         self.plane = self.new_plane()
 
     def new_plane(self, platform: Platform = Platform.NARRATIVE, **fields: Any) -> DataPlane:
-        whole = {
+        whole: dict[str, Any] = {
             "display_name": f"plane {uuid4()}",
             "permit_seconds": PERMIT_SECONDS,
             "stuck_after_seconds": STUCK_AFTER_SECONDS,

@@ -84,7 +84,7 @@ def test_a_name_that_is_taken_is_a_conflict_and_makes_no_plane(given: Given) -> 
         ("display_name", "  "),
     ],
 )
-def test_what_cannot_be_right_in_a_plane_is_named_and_makes_none(given: Given, field: str, value: object) -> None:
+def test_what_cannot_be_right_in_a_plane_is_named_and_makes_none(given: Given, field: str, value: Any) -> None:
     before = given.intake.planes()
 
     with pytest.raises(BadInput, match=f"^{field}: ") as caught:
@@ -288,7 +288,7 @@ def test_the_same_key_with_other_content_is_a_conflict_and_submits_nothing(
 ) -> None:
     first = given.pending(idempotency_key="monday")
     another = given.pending()
-    other = {"plane": given.new_plane(), "retry_of": another.job_id}
+    other: dict[str, Any] = {"plane": given.new_plane(), "retry_of": another.job_id}
     fields = {name: other[name] if value == "another" else value for name, value in different.items()}
 
     with pytest.raises(Conflict, match=f"idempotency_key: 'monday' was used for another job, {first.job_id}") as caught:

@@ -5,6 +5,7 @@ commit point alone decide. What is expected is written out by hand.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -247,7 +248,7 @@ def test_the_constraints_refuse_a_committed_job_that_was_never_started(given: Gi
     ],
 )
 def test_the_constraints_refuse_a_row_that_contradicts_itself(
-    given: Given, state: str, fields: dict[str, object], constraint: str
+    given: Given, state: str, fields: dict[str, Any], constraint: str
 ) -> None:
     columns = fields | ({"ended_at": given.clock.now} if fields.get("ended_at") == "now" else {})
 

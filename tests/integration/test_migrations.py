@@ -107,9 +107,7 @@ def test_the_migrated_tables_are_those_that_the_code_declares(store: Store) -> N
 
 
 def test_every_declared_constraint_stands_in_the_database_under_its_name(store: Store) -> None:
-    declared = {
-        str(constraint.name) for table in schema.metadata.tables.values() for constraint in table.constraints
-    }
+    declared = {str(constraint.name) for table in schema.metadata.tables.values() for constraint in table.constraints}
 
     with store.engine.connect() as connection:
         inspector = inspect(connection)
@@ -263,7 +261,7 @@ def test_the_message_keeps_the_password_to_itself(databases: Databases) -> None:
 
 @pytest.mark.parametrize("wrong", ["", "countermand.db", "mysql://localhost/x", "sqlite", "postgresql:/localhost"])
 def test_a_url_that_cannot_be_right_is_named_with_what_is_allowed(wrong: str) -> None:
-    with pytest.raises(BadInput, match="database_url: .*sqlite:///PATH or postgresql://") as caught:
+    with pytest.raises(BadInput, match=r"database_url: .*sqlite:///PATH or postgresql://") as caught:
         open_engine(wrong)
 
     assert caught.value.field == "database_url"

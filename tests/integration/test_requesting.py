@@ -304,7 +304,7 @@ def test_an_override_replaces_what_a_platform_supports(store: Store, given: Give
     intake = Intake(store, policy)
 
     assert intake.request_cancellation(delivery.job_id, SUBMITTER).state is JobState.PENDING_CANCELLATION
-    with pytest.raises(NotCancellable, match="supported are datasets_deliver_data$"):
+    with pytest.raises(NotCancellable, match=r"supported are datasets_deliver_data$"):
         intake.request_cancellation(view.job_id, SUBMITTER)
 
 

@@ -449,9 +449,7 @@ def test_anybody_may_complete_a_committed_job(given: Given) -> None:
 def test_nothing_else_is_completed_beside_it(given: Given) -> None:
     committed, running, requested = given.committed(), given.running(), given.requested()
 
-    done = given.dispatch.complete(
-        [running.job_id, committed.job_id, requested.job_id, uuid4()], actor=OF_EXECUTOR
-    )
+    done = given.dispatch.complete([running.job_id, committed.job_id, requested.job_id, uuid4()], actor=OF_EXECUTOR)
 
     assert done == [committed.job_id]
     assert given.dispatch.complete([], actor=OF_EXECUTOR) == []
