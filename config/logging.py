@@ -14,6 +14,8 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from config.lines import LineWriter
+
 LogFormat = Literal["auto", "json", "console"]
 
 #: Libraries that say at INFO what our own events say better (`transitions` does on every move).
@@ -33,7 +35,8 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto", *, st
     if log_format == "console" or (log_format == "auto" and stream.isatty()):
         renderers, write = console_renderers(colors=wants_colors(stream)), structlog.PrintLoggerFactory(stream)
     else:  # past the stream's own encoding
-        renderers, write = json_renderers(), structlog.BytesLoggerFactory(stream.buffer)
+        writer = LineWriter(stream.buffer)
+        renderers, write = json_renderers(), lambda *_: writer
     structlog.configure(
         processors=[*before, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -66,7 +69,13 @@ def console_renderers(*, colors: bool) -> list[Processor]:
     """Processors that end in a line for people, its time local to nobody: UTC, to the millisecond."""
 
     def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        return {**event, "timestamp": event["timestamp"].strftime("%H:%M:%S.%f")[:-3] + "Z"}
+        moment, trace = event.pop("timestamp"), event.pop("exc_info", None)
+        plain = msgspec.to_builtins(event, enc_hook=str)
+        return {
+            **plain,
+            "timestamp": moment.strftime("%H:%M:%S.%f")[:-3] + "Z",
+            **({"exc_info": trace} if trace else {}),
+        }
 
     console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     return [shorten, console]

@@ -29,7 +29,10 @@ class Listener:
 
     def fileno(self) -> int:
         """The socket to wait on."""
-        return self._connection.fileno()
+        try:
+            return self._connection.fileno()
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"no wake-ups: {str(error).strip()}") from error
 
     def news(self) -> Iterator[UUID]:
         """The planes that were told of since the last call; does not wait."""

@@ -99,7 +99,7 @@ class Canceller:
         except EngineUnavailable as error:
             await self._give_up(cases, Unsettled(Waiting.PLANE_SILENT, error.message))
         except Exception as error:  # the boundary of a round: an adapter's bug harms this batch alone
-            log.exception("round_failed", jobs=[str(case.job_id) for case in cases])
+            log.exception("round_failed", jobs=[case.job_id for case in cases])
             detail = f"the adapter failed: {type(error).__name__}: {error}"
             await self._give_up(cases, Unsettled(Waiting.ADAPTER_ERROR, detail))
 
@@ -189,10 +189,9 @@ class Canceller:
         seen_at = self._clock.now()
         settlements = [self._settlement(case, seen_at) for case in cases]
         answers = await self._outage.outlast(partial(self._queue.settle, settlements, worker=self._worker))
-        by_job = {answer.job_id: answer for answer in answers}
-        for case, settlement in zip(cases, settlements, strict=True):
+        for case, settlement, settled in zip(cases, settlements, answers, strict=True):
             self.held.pop(case.job_id, None)
-            tell_settled(case, settlement, by_job.get(case.job_id))
+            tell_settled(case, settlement, settled)
 
     def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
         receipt = None
@@ -255,7 +254,7 @@ class Canceller:
             case.closure = case.closure or closures.get(case.job_id)
             if case.job_id not in closures:
                 self.held.pop(case.job_id, None)
-                log.info("lease_lost", job=str(case.job_id))
+                log.info("lease_lost", job=case.job_id)
         return [case for case in cases if case.job_id in closures]
 
     async def discard(self, cases: Sequence[Case]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -81,8 +80,8 @@ class Daemon:
     def _signalled(self, name: str, events: Sequence[asyncio.Event]) -> None:
         if self.stopping.is_set():
             log.warning("cut_short", signal=name)
-            sys.stderr.flush()
-            os._exit(EXIT_CUT_SHORT)  # at once: the leases run out by themselves
+            asyncio.get_running_loop().call_soon(os._exit, EXIT_CUT_SHORT)  # the log's line comes first
+            return
         log.info("stop_requested", signal=name)
         self.stopping.set()
         for event in events:
@@ -117,7 +116,8 @@ class Daemon:
 
     async def _hear(self, wakes: Wakes, events: Sequence[asyncio.Event], planes: frozenset[UUID]) -> None:
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(wakes.fileno(), readable.set)
+        descriptor = wakes.fileno()  # asked once: a connection that was lost has none
+        loop.add_reader(descriptor, readable.set)
         try:
             while True:
                 await readable.wait()
@@ -126,4 +126,4 @@ class Daemon:
                     for event in events:
                         event.set()
         finally:
-            loop.remove_reader(wakes.fileno())
+            loop.remove_reader(descriptor)

@@ -36,7 +36,7 @@ class CancellationQueue(Protocol):
         """Keep these leases; answers those still held, with what the store knows now of their closure."""
 
     async def settle(self, settlements: Sequence[Settlement], *, worker: str) -> list[Settled]:
-        """End cancellations; each stands or falls alone."""
+        """End cancellations, each for itself; answers for all of them, in their order."""
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[Postponed]:
         """Give back with a reason; answers those that were still held."""

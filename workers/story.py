@@ -3,9 +3,8 @@
 Worker and plane are bound by whoever runs the round.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-import msgspec
 import structlog
 
 from control_plane.jobs import Postponed, Postponement, Settled, Settlement
@@ -15,58 +14,58 @@ from workers.judgement import Case
 log = structlog.get_logger()
 
 
-def tell_settled(case: Case, settlement: Settlement, settled: Settled | None) -> None:
+def tell_settled(case: Case, settlement: Settlement, settled: Settled) -> None:
     """``cancellation_settled`` with the whole story, or ``settlement_stale`` when somebody else was first."""
-    assignment, receipt = case.assignment, settlement.receipt
-    if settled is None or not settled.landed:
-        log.info("settlement_stale", job=str(case.job_id))
+    if not settled.landed:
+        log.info("settlement_stale", job=case.job_id)
         return
+    assignment, receipt = case.assignment, settlement.receipt
     handle = receipt and receipt.handle
+    ended_at = receipt.engine_ended_at if receipt else None
     log.info(
         "cancellation_settled",
-        job=str(case.job_id),
-        type=assignment.type.value,
-        state=destination(Trigger.CANCEL if receipt else Trigger.COMPLETE).value,
-        outcome=receipt and receipt.outcome.value,
-        requested_by=msgspec.to_builtins(assignment.requested_by),
+        job=case.job_id,
+        type=assignment.type,
+        state=destination(Trigger.CANCEL if receipt else Trigger.COMPLETE),
+        outcome=receipt and receipt.outcome,
+        requested_by=assignment.requested_by,
         reason=assignment.reason,
         rounds=assignment.rounds,
-        rung=case.rung and case.rung.value,
-        closure=receipt and receipt.closure and receipt.closure.value,
+        rung=case.rung,
+        closure=receipt and receipt.closure,
         engine=receipt and receipt.engine,
         handle=handle and handle.run_id,
         engine_status=receipt and receipt.engine_status,
-        **_durations(case, receipt.engine_ended_at if receipt else None, settled.settled_at),
+        request_to_claim_ms=_between(assignment.requested_at, assignment.first_claimed_at),
+        claim_to_stop_ms=_between(assignment.first_claimed_at, case.first_stop_at),
+        stop_to_ended_ms=_between(case.first_stop_at, ended_at),
+        ended_to_settled_ms=_between(ended_at, settled.settled_at),
+        request_to_settled_ms=_between(assignment.requested_at, settled.settled_at),
     )
 
 
-def _durations(case: Case, ended_at: datetime | None, settled_at: datetime | None) -> dict[str, float | None]:
-    assignment = case.assignment
-    return {
-        "request_to_claim_ms": _milliseconds(assignment.requested_at, assignment.first_claimed_at),
-        "claim_to_stop_ms": _milliseconds(assignment.first_claimed_at, case.first_stop_at),
-        "stop_to_ended_ms": _milliseconds(case.first_stop_at, ended_at),
-        "ended_to_settled_ms": _milliseconds(ended_at, settled_at),
-        "request_to_settled_ms": _milliseconds(assignment.requested_at, settled_at),
-    }
+_MILLISECOND = timedelta(milliseconds=1)
 
 
-def _milliseconds(earlier: datetime | None, later: datetime | None) -> float | None:
-    """None where one is not known. Below zero when two machines' clocks disagree, or a run ended before its stop."""
+def _between(earlier: datetime | None, later: datetime | None) -> float | None:
+    """Milliseconds; None where a moment is not known.
+
+    Below zero when two machines' clocks disagree, or a run ended before its stop.
+    """
     if earlier is None or later is None:
         return None
-    return round((later - earlier).total_seconds() * 1000, 1)
+    return round((later - earlier) / _MILLISECOND, 1)
 
 
 def tell_postponed(case: Case, postponement: Postponement, postponed: Postponed | None) -> None:
     """``cancellation_postponed`` when the reason changes, and ``cancellation_stuck`` once."""
     assignment = case.assignment
     story = {
-        "job": str(case.job_id),
-        "waiting": postponement.waiting.value,
+        "job": case.job_id,
+        "waiting": postponement.waiting,
         "detail": postponement.detail,
         "rounds": assignment.rounds,
-        "rung": postponement.rung and postponement.rung.value,
+        "rung": postponement.rung,
     }
     if postponement.waiting is not assignment.waiting:
         log.info("cancellation_postponed", next_round_in_seconds=round(postponement.delay_seconds, 3), **story)

@@ -137,6 +137,18 @@ def test_the_oldest_are_claimed_first(given: Given) -> None:
     assert given.claim(2) == []
 
 
+def test_those_that_are_due_longest_are_claimed_first_in_whatever_order_they_were_given_back(given: Given) -> None:
+    requested_one_after_another(given, 4)
+    held = given.claim()
+    for delay_seconds, one in zip((40.0, 30.0, 20.0, 10.0), held, strict=True):
+        given.dispatch.postpone([given.postponement(one, delay_seconds)])
+    given.clock.advance(60)
+
+    batches = [ids(given.claim(1)) for _ in held]
+
+    assert batches == [[one.work.job_id] for one in reversed(held)]
+
+
 def test_each_plane_has_room_of_its_own(given: Given) -> None:
     near, far, unasked = given.new_plane(), given.new_plane(), given.new_plane()
     for plane in (near, far, unasked):

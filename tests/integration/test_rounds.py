@@ -27,7 +27,7 @@ from control_plane.jobs import (
 )
 from control_plane.lifecycle import JobState
 from tests.doubles.memory_engine import MemoryEngine
-from tests.integration.given import EXECUTOR, Given
+from tests.integration.given import ASKER, EXECUTOR, Given
 from workers.canceller import Limits
 from workers.clock import Clock
 from workers.local import LocalCancellations
@@ -552,7 +552,7 @@ def test_the_settled_line_tells_the_whole_story(given: Given, bench: Bench, engi
     with capture_logs() as logs:
         run(scenario())
     [line] = [line for line in logs if line["event"] == "cancellation_settled"]
-    assert line["job"] == str(work.job_id)
+    assert line["job"] == work.job_id
     assert (line["state"], line["outcome"], line["closure"], line["rung"]) == (
         "cancelled",
         "stopped",
@@ -560,7 +560,7 @@ def test_the_settled_line_tells_the_whole_story(given: Given, bench: Bench, engi
         "ask",
     )
     assert (line["engine"], line["engine_status"], line["rounds"]) == ("memory", "interrupted", 1)
-    assert line["requested_by"] == {"type": "api_user", "company_id": 1, "user_id": 22}
+    assert line["requested_by"] == ASKER
     assert line["reason"] == "the wrong month"
     durations = ("request_to_claim_ms", "claim_to_stop_ms", "stop_to_ended_ms", "ended_to_settled_ms")
     assert all(isinstance(line[name], float) for name in durations)

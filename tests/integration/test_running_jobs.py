@@ -73,6 +73,17 @@ def test_the_oldest_are_started_first_and_no_more_than_there_is_room_for(given: 
     assert batches == [jobs[:2], jobs[2:4], jobs[4:], []]
 
 
+def test_age_decides_and_not_the_order_in_which_the_jobs_were_written(given: Given) -> None:
+    jobs = []
+    for _ in range(4):
+        jobs.append(given.pending().job_id)
+        given.clock.advance(-1)
+
+    batches = [[claim.job_id for claim in given.start(limit=1)] for _ in jobs]
+
+    assert batches == [[job_id] for job_id in reversed(jobs)]
+
+
 def test_only_the_types_that_an_executor_runs_are_started(given: Given) -> None:
     delivery = given.pending(JobType.DELIVER_DATA)
     sample = given.pending(JobType.SAMPLE)

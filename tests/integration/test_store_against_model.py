@@ -138,7 +138,7 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
         def there_is_work(self) -> MultipleResults[Claim]:
             for _ in range(4):
                 self.submit()
-            return self.start(4)
+            return multiple(*self.started(4))
 
         @rule(seconds=st.sampled_from([0.001, 1.0, LEASE_SECONDS, PERMIT_SECONDS]))
         def time_passes(self, seconds: float) -> None:
@@ -153,6 +153,9 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
 
         @rule(target=claims, limit=st.integers(1, 3))
         def start(self, limit: int) -> MultipleResults[Claim]:
+            return multiple(*self.started(limit))
+
+        def started(self, limit: int) -> list[Claim]:
             claims = self.given.start(executor=self.executor, limit=limit)
 
             pending = [job for job in self.known.values() if job.state == "pending"]
@@ -161,7 +164,7 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
             for job, claim in zip(expected, claims, strict=True):
                 job.move("start", "running")
                 job.epoch, job.attended_at, job.incarnation = claim.epoch, self.clock.now, self.incarnation
-            return multiple(*claims)
+            return claims
 
         @rule()
         def restart_the_executor(self) -> None:
@@ -272,6 +275,9 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
 
         @rule(target=assignments, room=st.integers(1, 3))
         def claim(self, room: int) -> MultipleResults[Assignment]:
+            return multiple(*self.claimed(room))
+
+        def claimed(self, room: int) -> list[Assignment]:
             claimed = self.given.claim(room)
 
             due = [job for job in self.known.values() if job.open and job.due_at and job.due_at <= self.clock.now]
@@ -283,13 +289,20 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
             assert oldest(taken, len(taken)) == oldest([*clear, *oldest_of(suspects)], len(taken))
             for one in claimed:
                 self.take(self.known[one.work.job_id], one)
-            return multiple(*claimed)
+            return claimed
 
-        @rule(room=st.integers(1, 3))
-        def workers_claim_and_die(self, room: int) -> None:
+        @rule(target=assignments, room=st.integers(1, 3))
+        def workers_claim_and_die(self, room: int) -> MultipleResults[Assignment]:
+            leases: list[Assignment] = []
             for _ in range(SUSPECT_AFTER):
-                self.claim(room)
+                leases.extend(self.claimed(room))
                 self.clock.advance(LEASE_SECONDS)
+            return multiple(*leases)
+
+        @rule(target=assignments, claim=claims, asker=st.integers(1, 3))
+        def request_and_claim(self, claim: Claim, asker: int) -> MultipleResults[Assignment]:
+            self.asked(claim.job_id, asker)
+            return multiple(*self.claimed(3))
 
         def take(self, job: Known, one: Assignment) -> None:
             assert one.lease != job.lease

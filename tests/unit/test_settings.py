@@ -46,7 +46,7 @@ def test_what_the_example_comments_out_can_be_set(write_file: WriteFile) -> None
     assert settings.worker.name == "canceller-1"
     assert settings.executor.listen == "0.0.0.0:8470"
     assert settings.executor.token_file == Path("/etc/countermand/executor.token")
-    assert settings.policy.overrides == {"narrative": ["materialize-view", "datasets_sample"]}
+    assert settings.policy.overrides == {"platform_aws": ["materialize-view", "datasets_sample"]}
 
 
 def test_the_example_names_every_setting() -> None:
