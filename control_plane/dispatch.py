@@ -30,16 +30,11 @@ from control_plane.jobs import (
     Postponement,
     Process,
     Publication,
-    Rung,
     Settled,
     Settlement,
-    Waiting,
-    Work,
     check_result,
-    read_source,
 )
 from control_plane.lifecycle import RECEIPTED_STATES, JobState
-from control_plane.schema import SUSPECT_AFTER
 from control_plane.store import Store, Transaction
 
 log = structlog.get_logger()
@@ -353,46 +348,16 @@ def _claim(row: RowMapping, publication: Publication | None = None) -> Claim:
     )
 
 
+_ASSIGNMENT = msgspec.json.Decoder(Assignment)
+
+
 def _assignment(row: RowMapping) -> Assignment | None:
     """One claimed row; None, with a log line, for a row that cannot be read: it harms nobody else."""
     try:
-        return Assignment(
-            work=_work(row),
-            data_plane_id=row["data_plane_id"],
-            type=JobType(row["type"]),
-            lease=row["lease"],
-            requested_by=read_source(row["requested_by"]),
-            reason=row["reason"],
-            requested_at=row["requested_at"],
-            rounds=row["rounds"],
-            committed=row["committed_at"] is not None,
-            closure=_closure(row),
-            alone=row["unanswered"] > SUSPECT_AFTER,
-            listing_lag_seconds=row["listing_lag_seconds"],
-            stuck_after_seconds=row["stuck_after_seconds"],
-            waiting=Waiting(row["waiting"]) if row["waiting"] else None,
-            rung=Rung(row["rung"]) if row["rung"] else None,
-            rung_since=row["rung_since"],
-            first_claimed_at=row["first_claimed_at"],
-            first_stop_at=row["first_stop_at"],
-        )
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        return _ASSIGNMENT.decode(row["assignment"])
+    except msgspec.MsgspecError as error:
         log.error("cancellation_unreadable", job=str(row["job_id"]), error=str(error))
         return None
-
-
-def _work(row: RowMapping) -> Work:
-    executor = None
-    if row["executor"] is not None:
-        executor = Executor(row["executor"], row["executor_incarnation"], row["address"])
-    return Work(
-        job_id=row["job_id"],
-        tag=row["tag"],
-        handle=msgspec.convert(row["handle"], Handle) if row["handle"] else None,
-        executor=executor,
-        incarnation=row["engine_incarnation"],
-        publication=_publication(row),
-    )
 
 
 def _why_refused(known: RowMapping, executor: Executor, plane: UUID) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from control_plane import lifecycle, statements
 from control_plane.errors import BadInput, Conflict, NotFound
+from control_plane.ids import new_id
 from control_plane.jobs import (
     AuditEntry,
     Cancellation,
@@ -94,14 +95,15 @@ class Intake:
         for name in ("permit_seconds", "stuck_after_seconds", "listing_lag_seconds"):
             seconds = getattr(new, name)
             if not (math.isfinite(seconds) and (seconds > 0 or (seconds == 0 and name == "listing_lag_seconds"))):
-                raise BadInput(f"{name}: a number of seconds is needed, not {seconds}", field=name)
+                least = "from" if name == "listing_lag_seconds" else "above"
+                raise BadInput(f"{name}: a number of seconds {least} 0 is needed, not {seconds}", field=name)
         if not new.display_name.strip():
             raise BadInput("display_name: a name is needed", field="display_name")
         for name in ("display_name", "external_id", "description", "tags"):
             check_text(name, getattr(new, name))
         try:
             made = self._store.perform(
-                statements.insert_plane(), data_plane_id=uuid4(), company_id=COMPANY, **msgspec.to_builtins(new)
+                statements.insert_plane(), data_plane_id=new_id(), company_id=COMPANY, **msgspec.to_builtins(new)
             )
         except IntegrityError as error:
             message = f"display_name: there is a data plane {new.display_name!r} already"
@@ -129,7 +131,7 @@ class Intake:
         document = check_input(new.type, new.input)
         check_text("input", document)
         check_text("idempotency_key", new.idempotency_key)
-        job_id = uuid4()
+        job_id = new_id()
         try:
             with self._store.transaction() as transaction:
                 self._insert(transaction, job_id, msgspec.structs.replace(new, input=document), source)

@@ -92,6 +92,13 @@ REFUSALS = (
         not_(_is(_old("state"), *lifecycle.TERMINAL)),
     ),
     Refusal(
+        "jobs_untruncated",
+        "jobs",
+        "TRUNCATE",
+        "a job is removed only when it has ended",
+        databases=frozenset({"postgresql"}),
+    ),
+    Refusal(
         "jobs_unreplaced",
         "jobs",
         "INSERT",

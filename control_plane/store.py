@@ -114,8 +114,8 @@ class Store:
 
     def __init__(self, database_url: str, *, clock: Clock = _database_time, pool_size: int = 5) -> None:
         self.engine = open_engine(database_url, pool_size=pool_size, create=False)
+        self._single = _autocommitting(self.engine, pool_size)
         self._clock = clock
-        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def database(self) -> str:
@@ -151,6 +151,7 @@ class Store:
     def close(self) -> None:
         """Let go of every connection."""
         self.engine.dispose()
+        self._single.dispose()
 
 
 def open_engine(database_url: str, *, pool_size: int = 5, create: bool = True) -> Engine:
@@ -172,13 +173,21 @@ def open_engine(database_url: str, *, pool_size: int = 5, create: bool = True) -
 _ALLOWED_URL = "a URL sqlite:///PATH or postgresql://USER@HOST/NAME is needed"
 
 
+def _autocommitting(engine: Engine, pool_size: int) -> Engine:
+    """For single statements. On Postgres with connections of its own, which are never switched to and fro."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return _open_postgres(engine.url, pool_size, isolation_level="AUTOCOMMIT")
+
+
 def _document(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _open_postgres(url: URL, pool_size: int) -> Engine:
+def _open_postgres(url: URL, pool_size: int, **options: Any) -> Engine:
     return create_engine(
         url,
+        **options,
         pool_size=pool_size,
         pool_timeout=10,
         json_serializer=_document,

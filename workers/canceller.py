@@ -189,9 +189,9 @@ class Canceller:
         seen_at = self._clock.now()
         settlements = [self._settlement(case, seen_at) for case in cases]
         answers = await self._outage.outlast(partial(self._queue.settle, settlements, worker=self._worker))
-        for case, settlement, settled in zip(cases, settlements, answers, strict=True):
+        for case in cases:
             self.held.pop(case.job_id, None)
-            tell_settled(case, settlement, settled)
+        tell_settled(cases, settlements, answers)
 
     def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
         receipt = None

@@ -3,9 +3,11 @@
 Worker and plane are bound by whoever runs the round.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from control_plane.jobs import Postponed, Postponement, Settled, Settlement
 from control_plane.lifecycle import Trigger, destination
@@ -14,8 +16,14 @@ from workers.judgement import Case
 log = structlog.get_logger()
 
 
-def tell_settled(case: Case, settlement: Settlement, settled: Settled) -> None:
+def tell_settled(cases: Sequence[Case], settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
     """``cancellation_settled`` with the whole story, or ``settlement_stale`` when somebody else was first."""
+    bound = log.bind()  # once: the lazy logger would be bound anew for each line
+    for case, settlement, settled in zip(cases, settlements, answers, strict=True):
+        _tell_settled(bound, case, settlement, settled)
+
+
+def _tell_settled(log: FilteringBoundLogger, case: Case, settlement: Settlement, settled: Settled) -> None:
     if not settled.landed:
         log.info("settlement_stale", job=case.job_id)
         return

@@ -128,6 +128,37 @@ def _(element: among, compiler: Any, **keywords: Any) -> str:
     return f"{column} IN ({' UNION ALL '.join(f'SELECT * FROM {query}' for query in queries)})"  # noqa: S608  # compiled
 
 
+class json_object(FunctionElement[Any]):  # noqa: N801  # a function's name, as in sqlalchemy.func
+    """``json_object(name=value, …)``: one JSON object, as msgspec reads our nouns; moments are RFC 3339."""
+
+    type = Document()
+    name = "json_object"
+    inherit_cache = True
+
+    def __init__(self, **members: ColumnElement[Any]) -> None:
+        super().__init__(*(part for name, value in members.items() for part in (literal_column(f"'{name}'"), value)))
+
+
+@compiles(json_object, "postgresql")
+def _(element: json_object, compiler: Any, **keywords: Any) -> str:
+    return f"json_build_object({', '.join(compiler.process(part, **keywords) for part in element.clauses)})"
+
+
+@compiles(json_object, "sqlite")
+def _(element: json_object, compiler: Any, **keywords: Any) -> str:
+    return f"json_object({', '.join(_sqlite_member(part, compiler, keywords) for part in element.clauses)})"
+
+
+def _sqlite_member(part: Any, compiler: Any, keywords: dict[str, Any]) -> str:
+    """SQLite keeps documents and moments as text, and has no truth values."""
+    text: str = compiler.process(part, **keywords)
+    if isinstance(part.type, Document):
+        return f"json({text})"
+    if isinstance(part.type, Moment):
+        return f"strftime('%Y-%m-%dT%H:%M:%fZ', {text})"
+    return f"json(CASE WHEN {text} THEN 'true' ELSE 'false' END)" if isinstance(part.type, Boolean) else text
+
+
 class _DatabaseTime(FunctionElement[Any]):
     type = Moment()
     name = "database_time"

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -96,9 +97,15 @@ class Site:
     def __init__(self, database_url: str, folder: Path) -> None:
         self.url = database_url
         self.folder = folder
-        self.store = Store(database_url)
-        self.intake = Intake(self.store, Policy())
         self._started: list[Started] = []
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.url)
+
+    @cached_property
+    def intake(self) -> Intake:
+        return Intake(self.store, Policy())
 
     # --- commands
 
@@ -217,7 +224,8 @@ class Site:
         """End every process, and let go of the store."""
         for started in self._started:
             started.kill()
-        self.store.close()
+        if "store" in vars(self):
+            self.store.close()
 
 
 @contextmanager

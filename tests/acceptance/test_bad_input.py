@@ -1,0 +1,331 @@
+"""What cannot be right gets one clear sentence, a documented exit code, and changes nothing."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+
+from control_plane.errors import ExitCode
+from control_plane.intake import NewJob
+from control_plane.jobs import JobType
+from control_plane.lifecycle import JobState
+from tests.acceptance.site import PERSON, ROOT, Site, site_of
+from tests.databases import Databases
+from tests.narrative import QUICK
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+SUBMIT = ("jobs", "submit", "--data-plane", "local", "--type", "nql-forecast", "--input")
+FORECAST = json.dumps({"nql": "SELECT 1", "compiled_sql": "SELECT 1"})
+OUTPUTS = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'outputs'"
+
+
+class Bad(NamedTuple):
+    """A command line, how it exits, and what its one sentence has to mention: the field, and what is allowed."""
+
+    name: str
+    arguments: tuple[str, ...]
+    exits: ExitCode
+    mentions: tuple[str, ...]
+
+
+BAD = [
+    Bad("an unknown job, shown", ("jobs", "show", NOBODY), ExitCode.NOT_FOUND, ("job_id", NOBODY)),
+    Bad(
+        "an unknown job, cancelled",
+        ("jobs", "request-cancellation", NOBODY),
+        ExitCode.NOT_FOUND,
+        ("job_id", NOBODY),
+    ),
+    Bad("a job id that is none", ("jobs", "show", "6f1c"), ExitCode.BAD_INPUT, ("job_id", "'6f1c'", "UUID")),
+    Bad(
+        "a job that cannot be cancelled",
+        ("jobs", "request-cancellation", "{delivery}"),
+        ExitCode.NOT_CANCELLABLE,
+        ("type", "datasets_deliver_data", "supported", "materialize-view"),
+    ),
+    Bad(
+        "a foreign state",
+        ("jobs", "list", "--state", "aborted"),
+        ExitCode.BAD_INPUT,
+        ("state", "'aborted'", "pending_cancellation", "completed"),
+    ),
+    Bad(
+        "a foreign type, listed",
+        ("jobs", "list", "--type", "sql"),
+        ExitCode.BAD_INPUT,
+        ("type", "'sql'", "nql-forecast"),
+    ),
+    Bad("a foreign order", ("jobs", "list", "--order-by", "age"), ExitCode.BAD_INPUT, ("order_by", "created_at_asc")),
+    Bad("a page too long", ("jobs", "list", "--per-page", "501"), ExitCode.BAD_INPUT, ("per_page", "500")),
+    Bad("a page before the first", ("jobs", "list", "--offset", "-1"), ExitCode.BAD_INPUT, ("offset", "0")),
+    Bad("malformed JSON", (*SUBMIT, '{"nql": '), ExitCode.BAD_INPUT, ("input", "JSON")),
+    Bad("JSON that is no object", (*SUBMIT, "[1]"), ExitCode.BAD_INPUT, ("input", "object")),
+    Bad("JSON nested too deeply", (*SUBMIT, "[" * 50_000), ExitCode.BAD_INPUT, ("input",)),
+    Bad("an input file that is not there", (*SUBMIT, "@/nowhere"), ExitCode.BAD_INPUT, ("input", "/nowhere")),
+    Bad("an input that lacks its SQL", (*SUBMIT, '{"nql": "SELECT 1"}'), ExitCode.BAD_INPUT, ("input", "compiled_sql")),
+    Bad(
+        "an input with a field of its own",
+        (*SUBMIT, '{"nql": "SELECT 1", "compiled_sql": "SELECT 1", "color": "red"}'),
+        ExitCode.BAD_INPUT,
+        ("input", "color", "fields nql, compiled_sql"),
+    ),
+    Bad(
+        "SQL that is no text",
+        (*SUBMIT, '{"nql": "SELECT 1", "compiled_sql": 1}'),
+        ExitCode.BAD_INPUT,
+        ("input", "compiled_sql"),
+    ),
+    Bad(
+        "a foreign type, submitted",
+        ("jobs", "submit", "--data-plane", "local", "--type", "sql", "--input", FORECAST),
+        ExitCode.BAD_INPUT,
+        ("type", "'sql'", "nql-forecast"),
+    ),
+    Bad(
+        "a foreign cluster",
+        (*SUBMIT, FORECAST, "--execution-cluster", "huge"),
+        ExitCode.BAD_INPUT,
+        ("execution_cluster", "'huge'", "dedicated", "shared"),
+    ),
+    Bad("a retry of nothing", (*SUBMIT, FORECAST, "--retry-of", NOBODY), ExitCode.NOT_FOUND, (NOBODY,)),
+    Bad(
+        "a key that another job has",
+        (*SUBMIT, FORECAST, "--idempotency-key", "taken"),
+        ExitCode.CONFLICT,
+        ("idempotency_key", "'taken'"),
+    ),
+    Bad(
+        "a plane that does not exist, submitted to",
+        ("jobs", "submit", "--data-plane", "nowhere", "--type", "nql-forecast", "--input", FORECAST),
+        ExitCode.NOT_FOUND,
+        ("data_plane", "'nowhere'", "local"),
+    ),
+    Bad(
+        "a plane that does not exist, listed",
+        ("jobs", "list", "--data-plane", "nowhere"),
+        ExitCode.NOT_FOUND,
+        ("data_plane", "'nowhere'", "local"),
+    ),
+    Bad(
+        "a plane that does not exist, worked",
+        ("worker", "--data-plane", "nowhere"),
+        ExitCode.NOT_FOUND,
+        ("data_plane", "'nowhere'", "local"),
+    ),
+    Bad(
+        "a plane that does not exist, executed",
+        ("executor", "--data-plane", "nowhere", "--data-folder", "new"),
+        ExitCode.NOT_FOUND,
+        ("data_plane", "'nowhere'", "local"),
+    ),
+    Bad(
+        "a plane that exists already",
+        ("planes", "create", "local"),
+        ExitCode.CONFLICT,
+        ("display_name", "'local'"),
+    ),
+    Bad(
+        "a foreign platform",
+        ("planes", "create", "new", "--platform", "spark"),
+        ExitCode.BAD_INPUT,
+        ("platform", "'spark'", "platform_aws", "platform_snowflake"),
+    ),
+    Bad(
+        "a permit of no length",
+        ("planes", "create", "new", "--permit-seconds", "0"),
+        ExitCode.BAD_INPUT,
+        ("permit_seconds", "above 0"),
+    ),
+    Bad(
+        "a data folder that is a file",
+        ("executor", "--data-plane", "local", "--data-folder", "/dev/null"),
+        ExitCode.REFUSED,
+        ("data_folder", "/dev/null"),
+    ),
+    Bad(
+        "an address without a token",
+        ("executor", "--data-plane", "local", "--data-folder", "new", "--listen", "127.0.0.1:0"),
+        ExitCode.BAD_INPUT,
+        ("executor", "listen"),
+    ),
+    Bad(
+        "a memory limit in no unit",
+        ("executor", "--data-plane", "local", "--data-folder", "new", "--memory-limit", "lots"),
+        ExitCode.BAD_INPUT,
+        ("memory_limit", "512MB", "'lots'"),
+    ),
+    Bad(
+        "a database of another kind",
+        ("planes", "list", "--database-url", "mysql://root@host/name"),
+        ExitCode.BAD_INPUT,
+        ("database_url", "sqlite:///", "postgresql://"),
+    ),
+    Bad(
+        "a database that is not there",
+        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing"),
+        ExitCode.STORE_UNAVAILABLE,
+        ("127.0.0.1", "away"),
+    ),
+    Bad(
+        "a settings file that is not there",
+        ("--config", "nowhere.toml", "planes", "list"),
+        ExitCode.BAD_INPUT,
+        ("nowhere.toml",),
+    ),
+]
+
+
+class Inhabited(NamedTuple):
+    """A site with a plane and two jobs that no test may change; one of them delivers, which cannot be cancelled."""
+
+    site: Site
+    delivery: UUID
+
+    def run(self, *arguments: str) -> CompletedProcess[str]:
+        """A command, given the delivery's id where it is named."""
+        return self.site.run(*(argument.replace("{delivery}", str(self.delivery)) for argument in arguments))
+
+
+@pytest.fixture(scope="module")
+def inhabited(databases: Databases) -> Iterator[Inhabited]:
+    with databases.lend_sqlite() as url, site_of(url) as site:
+        plane = site.plane()
+        site.intake.submit(NewJob(plane, JobType.SAMPLE, {"dataset_id": 1}, idempotency_key="taken"), PERSON)
+        delivery = NewJob(plane, JobType.DELIVER_DATA, {"dataset_id": 1})
+        yield Inhabited(site, site.intake.submit(delivery, PERSON).job_id)
+
+
+def content(url: str) -> list[str]:
+    """Every row and every definition in a SQLite database."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        return list(connection.iterdump())
+
+
+def assert_refused(refused: CompletedProcess[str], exits: ExitCode, *mentions: str) -> None:
+    """One sentence on stderr, that mentions these; nothing on stdout; the exit code."""
+    assert (refused.returncode, refused.stdout) == (exits, ""), refused.stderr
+    (sentence,) = refused.stderr.strip().splitlines()
+    assert sentence.startswith("countermand: ")
+    assert [text for text in mentions if text not in sentence] == [], sentence
+    assert "Traceback" not in sentence
+
+
+@pytest.mark.parametrize("bad", BAD, ids=[bad.name for bad in BAD])
+def test_what_cannot_be_right_is_refused_in_a_sentence_and_changes_nothing(inhabited: Inhabited, bad: Bad) -> None:
+    site = inhabited.site
+    before, files = content(site.url), sorted(site.folder.iterdir())
+
+    refused = inhabited.run(*bad.arguments)
+
+    assert_refused(refused, bad.exits, *bad.mentions)
+    assert content(site.url) == before
+    assert sorted(site.folder.iterdir()) == files
+
+
+# --- around the commands -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "show", NOBODY),
+        ("worker",),
+        ("executor", "--data-plane", "x", "--data-folder", "x"),
+    ],
+    ids=" ".join,
+)
+def test_a_database_that_is_not_migrated_is_named_with_the_remedy(
+    unmigrated_url: str, arguments: tuple[str, ...]
+) -> None:
+    with site_of(unmigrated_url) as site:
+        refused = site.run(*arguments)
+
+        assert_refused(refused, ExitCode.NOT_MIGRATED, "not migrated", "countermand db upgrade")
+        assert list(site.folder.iterdir()) == []
+        assert not Path(unmigrated_url.removeprefix("sqlite:///")).exists()
+
+
+def test_a_typo_in_the_settings_file_is_named_with_what_was_meant(sqlite_site: Site) -> None:
+    file = sqlite_site.folder / "countermand.toml"
+    file.write_text("[worker]\nbatch_sise = 5\n")
+
+    refused = sqlite_site.run("--config", str(file), "worker")
+
+    assert_refused(refused, ExitCode.BAD_INPUT, str(file), "worker.batch_sise", "did you mean worker.batch_size?")
+
+
+def test_a_typo_in_the_environment_is_named_with_what_was_meant(sqlite_site: Site) -> None:
+    refused = sqlite_site.run("planes", "list", COUNTERMAND_WORKER__BATCH_SISE="5")
+
+    assert_refused(refused, ExitCode.BAD_INPUT, "COUNTERMAND_WORKER__BATCH_SISE", "COUNTERMAND_WORKER__BATCH_SIZE")
+
+
+@pytest.mark.parametrize("name", ["config", "adapters"])
+def test_a_foreign_package_of_our_name_is_named(sqlite_site: Site, name: str) -> None:
+    foreign = sqlite_site.folder / "foreign"
+    foreign.mkdir()
+    (foreign / f"{name}.py").write_text("raise SystemExit('the foreign package was imported')")
+
+    refused = sqlite_site.run("planes", "list", PYTHONPATH=f"{foreign}:{ROOT}")
+
+    assert_refused(refused, ExitCode.REFUSED, repr(name), str(foreign), "shadows")
+
+
+def test_a_data_folder_that_another_executor_holds_is_refused(sqlite_site: Site) -> None:
+    plane = sqlite_site.plane()
+    sqlite_site.executor(plane)
+    before = content(sqlite_site.url)
+
+    refused = sqlite_site.run("executor", "--data-plane", str(plane), "--data-folder", "data")
+
+    assert_refused(refused, ExitCode.REFUSED, "data_folder", "held by another executor")
+    assert content(sqlite_site.url) == before
+
+
+# --- what only the executor can see --------------------------------------------------------------------------------
+
+BAD_SQL = {
+    "no SQL": "SELEKT 1 FRUM",
+    "two statements": "SELECT 1; SELECT 2",
+    "a change": "DROP TABLE narrative.datasets.ds_1",
+    "a file": "SELECT * FROM read_csv('/etc/passwd')",
+    "a foreign table": "SELECT * FROM narrative.bookkeeping.publications",
+    "nothing": "-- nothing",
+}
+
+
+def test_sql_that_cannot_be_right_fails_its_job_alone_and_writes_nothing(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    job_ids = {name: site.submit(plane, sql) for name, sql in BAD_SQL.items()}
+    good = site.submit(plane, QUICK)
+
+    executor = site.executor(plane)
+
+    for name, job_id in job_ids.items():
+        job = site.ended(job_id)
+        assert job.state is JobState.FAILED, name
+        assert job.failures[0].message.startswith("compiled_sql: "), name
+    assert site.ended(good).state is JobState.COMPLETED
+    assert executor.terminate() == 0
+    assert len(site.rows(OUTPUTS)) == 1
+
+
+def test_a_result_of_the_wrong_shape_fails_its_job_and_publishes_nothing(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    site.load("data")
+    job_id = site.submit(plane, QUICK)
+
+    executor = site.start("data", "tests.acceptance.misshaping_executor", str(plane), str(site.folder / "data"))
+
+    job = site.ended(job_id)
+    assert (job.state, job.result, job.committed_at) == (JobState.FAILED, None, None)
+    assert "result: " in job.failures[0].message
+    assert "dataset_id, snapshot_id, recalculation_id" in job.failures[0].message
+    assert executor.terminate() == 0
+    assert site.rows("SELECT view_name FROM duckdb_views() WHERE view_name = 'ds_6404'") == []

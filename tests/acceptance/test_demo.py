@@ -1,0 +1,190 @@
+"""``countermand demo``: seven jobs meet their fates, and nothing of it is left behind."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.acceptance.site import ROOT, until
+
+#: By name: the job's type, its state, its outcome.
+FATES = {
+    "running": ("materialize-view", "cancelled", "stopped"),
+    "pending": ("materialize-view", "cancelled", "never_started"),
+    "asked_twice": ("materialize-view", "cancelled", "stopped"),
+    "finished_first": ("materialize-view", "completed", None),
+    "not_cancellable": ("datasets_deliver_data", "pending", None),
+    "executor_killed": ("materialize-view", "cancelled", "stopped"),
+    "engine_lies": ("materialize-view", "cancelled", "stopped"),
+}
+KEYS = ["name", "type", "expected_state", "state", "outcome", "request_to_ended_ms", "receipt"]
+LIE_MS = 10_000
+OTHERS_WOULD = "others would say cancelled now"
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Demo:
+    """The command, in a temporary folder of its own, which it has to leave as it found it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+        self._before = {"output"}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
+        """Start it; unless *stdout* is given, what it prints goes to :attr:`output`."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder), "COLUMNS": "150"}
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "workers", "demo", *arguments],
+                cwd=self.folder,
+                env=environment
+                | {"TERM": "xterm-256color", "COUNTERMAND_DATABASE_URL": "sqlite:///of-somebody-else.db"},
+                stdin=subprocess.DEVNULL,
+                stdout=output if stdout is None else stdout,
+                stderr=subprocess.PIPE,
+            )
+        return self._process
+
+    def until_printed(self, text: str) -> None:
+        until(lambda: text in self.output.read_text(), seconds=90, what=repr(text))
+
+    def children(self) -> list[psutil.Process]:
+        """What still works in its folder, whoever's child it is by now."""
+        return [process for process in psutil.process_iter(["cwd"]) if self._is_inside(process.info["cwd"])]
+
+    def _is_inside(self, cwd: str | None) -> bool:
+        return cwd is not None and Path(cwd).is_relative_to(self.folder)
+
+    def leavings(self) -> set[str]:
+        """What it left in the temporary folder."""
+        return {path.name for path in self.folder.iterdir()} - self._before
+
+    def close(self) -> None:
+        for process in self.children():
+            process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    made = Demo(Path(tempfile.mkdtemp(prefix="cm-")))
+    yield made
+    made.close()
+
+
+def interrupt(process: subprocess.Popen[bytes], number: int = signal.SIGINT) -> tuple[int, str]:
+    """Signal it, and answer how it ended and what it said."""
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    return process.returncode, said.decode()
+
+
+def receipt_of(told: dict[str, Any], name: str) -> dict[str, Any]:
+    (job,) = (job for job in told["jobs"] if job["name"] == name)
+    receipt: dict[str, Any] = job["receipt"]
+    return receipt
+
+
+def test_seven_jobs_meet_their_fates_within_a_minute(demo: Demo) -> None:
+    began_at = monotonic()
+    process = demo.start("--json")
+    _, said = process.communicate(timeout=150)
+    took = monotonic() - began_at
+
+    assert (process.returncode, said.decode()) == (0, "")
+    told = json.loads(demo.output.read_text())  # the whole of stdout, and nothing else
+    assert list(told) == ["jobs", "ok"]
+    assert told["ok"] is True
+    assert [list(job) for job in told["jobs"]] == [KEYS] * len(FATES)
+    assert {job["name"]: (job["type"], job["state"], job["outcome"]) for job in told["jobs"]} == FATES
+    for job in told["jobs"]:
+        assert job["expected_state"] == job["state"]
+        assert (job["receipt"] is None) == (job["request_to_ended_ms"] is None) == (job["outcome"] is None)
+    assert receipt_of(told, "pending")["closure"] == "never_claimed"
+    assert receipt_of(told, "running")["engine_status"] == "INTERRUPT Error: Interrupted!"
+    assert receipt_of(told, "executor_killed")["engine_status"] == "incarnation_ended"
+    (lie,) = (job for job in told["jobs"] if job["name"] == "engine_lies")
+    assert lie["request_to_ended_ms"] > LIE_MS
+    assert demo.children() == []
+    assert demo.leavings() == set()
+    assert took < 60
+
+
+def test_on_a_terminal_a_table_shows_the_lie_while_it_lasts(demo: Demo) -> None:
+    ours, theirs = pty.openpty()
+    process = demo.start(stdout=theirs)
+    os.close(theirs)
+    shown = ""
+
+    while OTHERS_WOULD not in shown:  # bounded by the test's own time-out
+        shown += os.read(ours, 65536).decode()
+
+    frame = shown[shown.rindex("what happens to it") :]
+    assert re.search(r"engine_lies.*pending_cancellation \(still_running\)", frame)
+    draining = os.fdopen(ours, "rb", buffering=0)
+    code, said = interrupt(process)
+    draining.close()
+    assert code == 130, said
+    assert demo.children() == []
+    assert demo.leavings() == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_elsewhere_it_prints_a_line_for_each_change_and_an_interrupt_clears_everything_away(
+    demo: Demo, number: signal.Signals
+) -> None:
+    process = demo.start()
+    demo.until_printed("executor_killed  running")
+    assert len(demo.children()) > 1
+
+    code, said = interrupt(process, number)
+
+    assert (code, said.count("\n")) == (130, 1), said
+    assert "\x1b" not in demo.output.read_text()
+    assert re.search(r"^ *\d+\.\d s  pending +cancelled \(never_started\)", demo.output.read_text(), re.MULTILINE)
+    assert demo.children() == []
+    assert demo.leavings() == set()
+
+
+def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said(demo: Demo) -> None:
+    process = demo.start("--json")
+    until(lambda: victim_of(demo) is not None, what="the canceller")
+    victim = victim_of(demo)
+    assert victim is not None
+    victim.kill()
+
+    _, said = process.communicate(timeout=120)
+
+    assert process.returncode == 1
+    told = json.loads(demo.output.read_text())
+    assert told["ok"] is False
+    assert "countermand demo: running: canceller ended by itself" in said.decode()
+    (folder,) = re.findall(r"the logs of its processes are in (\S+)", said.decode())
+    assert {path.name for path in Path(folder).iterdir()} == {
+        f"{n}.log" for n in ("canceller", "killed", "liar", "main")
+    }
+    assert list(Path(folder).parent.iterdir()) == [Path(folder)]
+    assert demo.children() == []
+
+
+def victim_of(demo: Demo) -> psutil.Process | None:
+    """The demo's canceller."""
+    for process in demo.children():
+        if process.cmdline()[-2:] == ["workers", "worker"]:
+            return process
+    return None
