@@ -76,7 +76,7 @@ SELECT job_id, %(plane)s, %(state)s, %(moved_from)s, 'materialize-view',
        jsonb_build_object('engine', %(engine)s::text, 'incarnation', %(incarnation)s::text, 'run_id', job_id),
        %(receipt)s::jsonb, now() - interval '1 hour' + number * interval '1 millisecond', now(),
        CASE WHEN %(ended)s THEN now() END
-FROM (SELECT number, gen_random_uuid() AS job_id FROM generate_series(1, %(count)s) AS number), installation
+FROM (SELECT number, uuidv7() AS job_id FROM generate_series(1, %(count)s) AS number), installation
 """
 _CANCELLATIONS = """
 INSERT INTO cancellations (job_id, data_plane_id, requested_by, reason, requested_at, next_round_at, settled_at)

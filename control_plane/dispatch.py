@@ -104,6 +104,7 @@ class Dispatch:
         """Those that had landed already under the same lease, as what they say: their answer was lost."""
         if not settlements:
             return {}
+        self._store.perform(statements.settle_ended(), settlements)
         cancelled = {item.job_id: item.receipt is not None for item in settlements}
         return {
             row["job_id"]: row["settled_at"]
@@ -161,33 +162,36 @@ class Dispatch:
 
     # --- jobs, for an executor ---
 
-    def register(self, executor: Executor, *, data_plane_id: UUID) -> str:
-        """Make this start of the executor known and answer the installation's name.
+    def register(self, executor: Executor, *, data_plane_id: UUID, token: UUID | None = None) -> str:
+        """Make this start of the executor known and answer the installation's name; repeatable under one *token*.
 
-        Raises NotFound for an unknown plane, Refused when this or a later start is known already: then the data
-        folder is a copy or was restored, and this process may vouch for nothing.
+        Raises NotFound for an unknown plane, Refused when another process is known as this or a later start: then the
+        data folder is a copy or was restored, and this process may vouch for nothing.
         """
         if not self._store.perform(statements.select_plane(), data_plane_id=data_plane_id):
             raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
         try:
             with self._store.transaction() as transaction:
-                self._register(transaction, executor, data_plane_id)
+                self._register(transaction, executor, data_plane_id, token)
         except IntegrityError:  # another registered the same executor in the same moment: now it is known
             with self._store.transaction() as transaction:
-                self._register(transaction, executor, data_plane_id)
+                self._register(transaction, executor, data_plane_id, token)
         return self.installation()
 
-    def _register(self, transaction: Transaction, executor: Executor, plane: UUID) -> None:
+    def _register(self, transaction: Transaction, executor: Executor, plane: UUID, token: UUID | None) -> None:
         raised = transaction.perform(
             statements.raise_incarnation(),
             of_executor=executor.executor_id,
             of_plane=plane,
             new_incarnation=executor.incarnation,
             new_address=executor.address,
+            new_token=token,
         )
         if raised:
             return
         known = transaction.perform(statements.select_executor(), executor_id=executor.executor_id)
+        if known and token is not None and known[0]["token"] == token:
+            return  # the answer was lost
         if known:
             raise Refused(_why_refused(known[0], executor, plane), field="data_folder")
         transaction.perform(
@@ -196,6 +200,7 @@ class Dispatch:
             data_plane_id=plane,
             incarnation=executor.incarnation,
             address=executor.address,
+            token=token,
         )
 
     def confirm_lower_incarnations(self, executor: Executor) -> list[UUID]:
@@ -208,9 +213,24 @@ class Dispatch:
         return [row["job_id"] for row in closed]
 
     def start(
-        self, executor: Executor, *, data_plane_id: UUID, types: Sequence[JobType], limit: int, incarnation: str
+        self,
+        executor: Executor,
+        *,
+        data_plane_id: UUID,
+        types: Sequence[JobType],
+        limit: int,
+        incarnation: str,
+        epoch: UUID | None = None,
     ) -> list[Claim]:
-        """Start pending jobs of these types for the executor, oldest first, under one new epoch."""
+        """Start pending jobs of these types for the executor, oldest first, under one new epoch.
+
+        With an *epoch* that it had given before it answers what that claim had started: its answer was lost. A start
+        of the executor that a later one has superseded gets nothing.
+        """
+        if epoch is not None:
+            before = self._store.perform(statements.select_epoch(), executor_id=executor.executor_id, of_epoch=epoch)
+            if before:
+                return [_claim(row) for row in before]
         started = self._store.perform(
             statements.start(),
             [{"type": kind.value} for kind in types],
@@ -219,7 +239,7 @@ class Dispatch:
             executor_id=executor.executor_id,
             by_incarnation=executor.incarnation,
             by_engine_incarnation=incarnation,
-            new_epoch=new_token(),
+            new_epoch=epoch or new_token(),
             actor=_document(Process(executor.executor_id)),
         )
         return [_claim(row) for row in started]

@@ -140,6 +140,7 @@ executors = Table(
     Column("data_plane_id", Uuid, ForeignKey("data_planes.data_plane_id"), nullable=False),
     Column("incarnation", Integer, nullable=False),
     Column("address", Text),
+    Column("token", Uuid),  # which process registered it: the same may do so again
     Column("registered_at", Moment, nullable=False),
 )
 

@@ -4,6 +4,7 @@ Errors: StoreUnavailable when the database is away (the call may be repeated), N
 constraint and data errors pass through as SQLAlchemy raises them.
 """
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,16 @@ Clock = Callable[[], datetime | None]
 _POSTGRES_OPTIONS = "-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000"
 _CONFLICTS = {"40001", "40P01"}  #: serialization failure, deadlock: the loser repeats
 _MISSING = {"42P01", "42703", "3F000"}  #: undefined table, column, schema
+#: Connection exceptions; read-only after a fail-over, and idle time-outs; out of resources; a lock that somebody holds;
+#: shut down, or cancelled by a time-out. None of them says that the statement is wrong: it may be repeated.
+_AWAY = ("08", "25", "53", "55P03", "57")
+_AWAY_IN_SQLITE = (
+    "attempt to write a readonly database",
+    "database is locked",
+    "database or disk is full",
+    "disk I/O error",
+    "unable to open database file",
+)
 _MISSING_IN_SQLITE = ("no such table", "no such column")
 _TRIES = 5
 
@@ -241,9 +252,11 @@ def not_migrated(database: str) -> str:
 
 def _is_away(error: DBAPIError) -> bool:
     state = _sqlstate(error)
-    if state is None:  # the server said nothing, or it is SQLite
+    if isinstance(error.orig, sqlite3.Error):
+        return str(error.orig).startswith(_AWAY_IN_SQLITE)
+    if state is None:  # the server said nothing
         return isinstance(error, (OperationalError, InterfaceError))
-    return state.startswith(("08", "57P", "53"))  # connection exceptions, shut down, out of resources
+    return state.startswith(_AWAY)
 
 
 def _first_line(error: DatabaseError | DBAPIError) -> str:

@@ -7,6 +7,7 @@ keeps nothing that the store does not know: any canceller can take over after an
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -98,10 +99,29 @@ class Canceller:
             await self._work(cases)
         except EngineUnavailable as error:
             await self._give_up(cases, Unsettled(Waiting.PLANE_SILENT, error.message))
-        except Exception as error:  # the boundary of a round: an adapter's bug harms this batch alone
-            log.exception("round_failed", jobs=[case.job_id for case in cases])
+        except Exception as error:  # noqa: BLE001  # the boundary of a round: a bug harms one job alone, and is logged
+            await self._narrow_down(self._still_held(cases), error)
+        self._let_go(cases)  # not when cancelled: a drain gives back what is held
+
+    async def _narrow_down(self, cases: Sequence[Case], error: Exception) -> None:
+        """Work each half by itself, until the one is found that the adapter, or the store, fails over."""
+        if len(cases) > 1:
+            log.warning("round_split", jobs=len(cases), error=str(error))
+            half = len(cases) // 2
+            await self.work(cases[:half])
+            await self.work(cases[half:])
+        elif cases:
+            log.error("round_failed", job=cases[0].job_id, exc_info=error)
             detail = f"the adapter failed: {type(error).__name__}: {error}"
             await self._give_up(cases, Unsettled(Waiting.ADAPTER_ERROR, detail))
+
+    def _still_held(self, cases: Sequence[Case]) -> list[Case]:
+        """Those that this round still holds; a later round of ours may hold the same job under another lease."""
+        return [case for case in cases if self.held.get(case.job_id) is case]
+
+    def _let_go(self, cases: Sequence[Case]) -> None:
+        for case in self._still_held(cases):
+            del self.held[case.job_id]
 
     async def _work(self, cases: Sequence[Case]) -> None:
         never_claimed, committed, open_ = _sorted_by_what_is_known(cases)
@@ -136,12 +156,12 @@ class Canceller:
                 heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in case.stoppable])
 
     async def close(self, cases: Sequence[Case]) -> None:
-        """End the sessions of jobs of which something could still start."""
-        unclosed = [case for case in cases if case.closure is None]
+        """End the sessions of jobs that nothing but time has closed: the engine's word is better than a clock."""
+        unclosed = [case for case in cases if case.closure in (None, Closure.PERMIT_EXPIRED)]
         if unclosed:
             closed = await self._adapter.close([case.assignment.work for case in unclosed])
             for case in unclosed:
-                case.closure = Closure.ENGINE_CLOSED if case.job_id in closed else None
+                case.closure = Closure.ENGINE_CLOSED if case.job_id in closed else case.closure
 
     async def observe_until_ended(self, cases: Sequence[Case]) -> None:
         """Look, settle what has ended, stop the rest again; until all is settled or looking brings no progress."""
@@ -153,7 +173,7 @@ class Canceller:
             await self.postpone(
                 [case for case in open_ if isinstance(case.judgement, Unsettled) and case.judgement.hopeless]
             )
-            left, now = [case for case in open_ if case.job_id in self.held], self._clock.monotonic()
+            left, now = self._still_held(open_), self._clock.monotonic()
             if len(left) < len(open_):
                 progress_at, pause = now, self._limits.look_seconds
             if now - progress_at >= self._limits.round_seconds:
@@ -189,8 +209,9 @@ class Canceller:
         seen_at = self._clock.now()
         settlements = [self._settlement(case, seen_at) for case in cases]
         answers = await self._outage.outlast(partial(self._queue.settle, settlements, worker=self._worker))
-        for case in cases:
-            self.held.pop(case.job_id, None)
+        for case, answer in zip(cases, answers, strict=True):
+            case.settled = answer.landed
+        self._let_go(cases)
         tell_settled(cases, settlements, answers)
 
     def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
@@ -221,8 +242,8 @@ class Canceller:
         given = [self._postponement(case) for case in cases]
         answers = await self._outage.outlast(partial(self._queue.postpone, given))
         by_job = {answer.job_id: answer for answer in answers}
+        self._let_go(cases)
         for case, postponement in zip(cases, given, strict=True):
-            self.held.pop(case.job_id, None)
             tell_postponed(case, postponement, by_job.get(case.job_id))
 
     def _postponement(self, case: Case) -> Postponement:
@@ -253,13 +274,13 @@ class Canceller:
         for case in cases:
             case.closure = case.closure or closures.get(case.job_id)
             if case.job_id not in closures:
-                self.held.pop(case.job_id, None)
+                self._let_go([case])
                 log.info("lease_lost", job=case.job_id)
         return [case for case in cases if case.job_id in closures]
 
     async def discard(self, cases: Sequence[Case]) -> None:
         """Remove what the cancelled jobs wrote; what cannot be removed now is found again by its executor."""
-        cancelled = [case.assignment.work for case in cases if isinstance(case.judgement, Ended)]
+        cancelled = [case.assignment.work for case in cases if case.settled]
         if not cancelled:
             return
         try:
@@ -272,10 +293,11 @@ class Canceller:
             await self._outage.outlast(partial(self._queue.record_leftovers, found))
 
     async def _give_up(self, cases: Sequence[Case], reason: Unsettled) -> None:
-        held = [case for case in cases if case.job_id in self.held]
+        held = self._still_held(cases)
         for case in held:
             case.judgement = reason
-        await self.postpone(held)
+        with suppress(Exception):  # the store fails over it as well: then the lease runs out
+            await self.postpone(held)
 
 
 def _sorted_by_what_is_known(cases: Sequence[Case]) -> tuple[list[Case], list[Case], list[Case]]:

@@ -307,6 +307,7 @@ async def run_executor(
 ) -> None:
     """Compose an executor over the store, and run it until it is stopped; *make_engine* makes another than ours."""
     from control_plane.dispatch import Dispatch
+    from control_plane.errors import Refused
     from control_plane.jobs import Executor as Identity
     from workers.clock import Clock
     from workers.daemon import Daemon
@@ -340,7 +341,7 @@ async def run_executor(
             clock=clock,
         )
         daemon = Daemon(clock)
-        await daemon.run(
+        work = daemon.run(
             running.run(stopping=daemon.stopping, ticks=ticks),
             duties=[
                 Duty("claim", ticks.claim, settings.worker.poll_seconds),
@@ -351,6 +352,11 @@ async def run_executor(
             planes=frozenset({plane.data_plane_id}),
             listen=_listener(settings.database_url),
         )
+        try:
+            await work
+        except Refused as error:
+            folder.disown(error.message)
+            raise
 
 
 STORE_THREADS = 4

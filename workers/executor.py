@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from msgspec import structs
@@ -18,7 +18,7 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from adapters.base import RunStatus
 from control_plane.errors import Conflict, EngineUnavailable
-from control_plane.jobs import Attendance, Claim, Commit, Failure, FailureCause, Publication
+from control_plane.jobs import Attendance, Claim, Commit, Failure, FailureCause, Handle, Publication
 from control_plane.jobs import Executor as Identity
 from workers.clock import Clock
 from workers.engines.base import Ending, Engine
@@ -55,6 +55,7 @@ class Held:
 
     claim: Claim
     permit: Permit
+    handle: Handle | None = None
     closed: bool = False  #: somebody else decides how it ends
     committed: bool = False
     draining: bool = False
@@ -105,7 +106,8 @@ class Executor:
 
     async def _take_up(self) -> None:
         """In this order: only a registered incarnation may vouch for the earlier ones, and finish what they began."""
-        installation = await self._outlast(partial(self._queue.register, self._identity, data_plane_id=self._plane))
+        register = partial(self._queue.register, self._identity, data_plane_id=self._plane, token=uuid4())
+        installation = await self._outlast(register)
         closed = await self._outlast(partial(self._queue.confirm_lower_incarnations, self._identity))
         log.info(
             "executor_started",
@@ -159,18 +161,20 @@ class Executor:
         room = self._limits.slots - len(self._held)
         if room <= 0:
             return
-        asked_at, claims = await self._outlast(partial(self._timed, partial(self._ask_for_jobs, room)))
-        for claim in claims:
+        asked_at, epoch = self._clock.monotonic(), uuid4()
+        # Asked again, when an answer was lost, with the same epoch; the permit counts from the first time.
+        for claim in await self._outlast(partial(self._ask_for_jobs, room, epoch)):
             permit = Permit(self._clock.monotonic, seconds=claim.permit_seconds, asked_at=asked_at)
             self._begin(Held(claim, permit), tick)
 
-    def _ask_for_jobs(self, room: int) -> Awaitable[list[Claim]]:
-        return self._queue.claim(
+    async def _ask_for_jobs(self, room: int, epoch: UUID) -> list[Claim]:
+        return await self._queue.claim(
             self._identity,
             data_plane_id=self._plane,
             types=sorted(self._engine.types),
             limit=room,
             incarnation=self._engine.incarnation,
+            epoch=epoch,
         )
 
     async def _timed(self, ask: Callable[[], Awaitable[Answer]]) -> tuple[float, Answer]:
@@ -229,7 +233,7 @@ class Executor:
 
     async def _follow(self, held: Held) -> Ending:
         """Start the run, record its handle at once, and wait for its end; the store's absence delays neither."""
-        handle = self._engine.start(held.claim, held.permit.holds)
+        handle = held.handle = self._engine.start(held.claim, held.permit.holds)
         log.info("job_started", type=held.claim.type.value, run_id=handle.run_id)
         record = partial(self._queue.record_handles, {held.claim.job_id: handle}, held.epochs)
         async with asyncio.TaskGroup() as both:
@@ -277,8 +281,13 @@ class Executor:
             log.info("job_completed", job=str(claim.job_id))
 
     async def _give_up(self, held: Held, cause: FailureCause) -> None:
-        """Fail the job; where a cancellation was first, the cause is a hint, and the job is confirmed as closed."""
+        """Fail the job; where a cancellation was first, the cause is a hint, and the job is confirmed as closed.
+
+        ``failed`` is written only once nothing of the job runs: its run is stopped, and waited for.
+        """
         self._engine.close(held.claim.tag)
+        if held.handle is not None:
+            await self._engine.follow(held.handle)
         failure = Failure(held.claim.job_id, held.claim.epoch, cause)
         failed = await self._outlast(partial(self._queue.fail, [failure], executor=self._identity))
         if failed:

@@ -48,6 +48,8 @@ class Case:
     top: Rung = Rung.FORCE  #: the highest rung that the engine has
     refused: bool = False  #: the last stop was not permitted
     listing: Listing = field(default_factory=Listing)
+    foreign: bool = False  #: the handle on record names a run that is not this job's
+    settled: bool = False
     absent_since: float | None = None  #: monotonic moment of the first listing that proves absence
     judgement: Judgement | None = None
 
@@ -74,22 +76,34 @@ class Case:
 
     @property
     def stoppable(self) -> tuple[Run, ...]:
-        """The runs that are not known to have ended."""
-        return tuple(run for run in self.listing.runs if run.status in (RunStatus.ACTIVE, RunStatus.UNKNOWN))
+        """The runs that the engine shows as this job's and not as ended; what only a handle names is not stopped."""
+        return tuple(
+            run
+            for run in self.listing.runs
+            if run.status is RunStatus.ACTIVE or (run.status is RunStatus.UNKNOWN and run != self._by_handle)
+        )
+
+    @property
+    def _by_handle(self) -> Run | None:
+        """The run that the handle on record names, of which nothing else is known."""
+        work = self.assignment.work
+        return None if work.handle is None else Run(work.job_id, work.tag, work.handle, RunStatus.UNKNOWN)
 
     @property
     def unclear(self) -> tuple[Run, ...]:
         """Runs whose fate the listing does not tell: it cannot say, or it lacks the run that the handle names."""
         unknown = tuple(run for run in self.listing.runs if run.status is RunStatus.UNKNOWN)
-        work = self.assignment.work
-        if work.handle is None or any(run.handle == work.handle for run in self.listing.runs):
+        named = self._by_handle
+        if named is None or any(run.handle == named.handle for run in self.listing.runs):
             return unknown
-        return (*unknown, Run(work.job_id, work.tag, work.handle, RunStatus.UNKNOWN))
+        return (*unknown, named)
 
     def observed(self, answers: Mapping[Handle, Run]) -> None:
-        """Put what the engine says of the unclear runs in their place in the listing."""
-        asked = self.unclear
+        """Put what the engine says of the unclear runs in their place in the listing; another job's run stays out."""
+        asked, tag = self.unclear, self.assignment.work.tag
+        self.foreign = any(run.handle in answers and answers[run.handle].tag != tag for run in asked)
         clear = tuple(run for run in self.listing.runs if run not in asked)
+        answers = {handle: run for handle, run in answers.items() if run.tag == tag}
         told = tuple(answers.get(run.handle, run) for run in asked)
         self.listing = msgspec.structs.replace(self.listing, runs=clear + told)
 
@@ -114,6 +128,8 @@ def _unsettled(case: Case, *, closed_before: bool) -> Unsettled | None:
         trouble = listing.trouble
         waiting = trouble.waiting if trouble else Waiting.HANDLE_UNKNOWN
         return Unsettled(waiting, trouble.detail if trouble else "the engine's listing is not complete", hopeless=True)
+    if case.foreign:
+        return Unsettled(Waiting.HANDLE_UNKNOWN, "the handle on record names a run of another job", hopeless=True)
     unknown = [run for run in listing.runs if run.status is RunStatus.UNKNOWN]
     if unknown:
         return Unsettled(Waiting.HANDLE_UNKNOWN, f"the engine cannot say what became of {unknown[0].handle.run_id}")

@@ -86,14 +86,23 @@ class LocalJobs:
         self._dispatch = dispatch
         self._hand_off = hand_off
 
-    async def register(self, executor: Executor, *, data_plane_id: UUID) -> str:
-        return await self._hand_off(partial(self._dispatch.register, executor, data_plane_id=data_plane_id))
+    async def register(self, executor: Executor, *, data_plane_id: UUID, token: UUID) -> str:
+        return await self._hand_off(
+            partial(self._dispatch.register, executor, data_plane_id=data_plane_id, token=token)
+        )
 
     async def confirm_lower_incarnations(self, executor: Executor) -> list[UUID]:
         return await self._hand_off(partial(self._dispatch.confirm_lower_incarnations, executor))
 
     async def claim(
-        self, executor: Executor, *, data_plane_id: UUID, types: Sequence[JobType], limit: int, incarnation: str
+        self,
+        executor: Executor,
+        *,
+        data_plane_id: UUID,
+        types: Sequence[JobType],
+        limit: int,
+        incarnation: str,
+        epoch: UUID | None = None,
     ) -> list[Claim]:
         return await self._hand_off(
             partial(
@@ -103,6 +112,7 @@ class LocalJobs:
                 types=types,
                 limit=limit,
                 incarnation=incarnation,
+                epoch=epoch,
             )
         )
 

@@ -54,8 +54,8 @@ class CancellationQueue(Protocol):
 class JobQueue(Protocol):
     """What an executor asks of the control plane."""
 
-    async def register(self, executor: Executor, *, data_plane_id: UUID) -> str:
-        """Make this incarnation known, and answer the installation's name.
+    async def register(self, executor: Executor, *, data_plane_id: UUID, token: UUID) -> str:
+        """Make this incarnation known, and answer the installation's name; repeatable under one *token*.
 
         Raises Refused when the same or a higher incarnation is known already (the folder was copied or restored).
         """
@@ -64,9 +64,19 @@ class JobQueue(Protocol):
         """Confirm that nothing of what earlier incarnations had claimed can start; answers the jobs it closed."""
 
     async def claim(
-        self, executor: Executor, *, data_plane_id: UUID, types: Sequence[JobType], limit: int, incarnation: str
+        self,
+        executor: Executor,
+        *,
+        data_plane_id: UUID,
+        types: Sequence[JobType],
+        limit: int,
+        incarnation: str,
+        epoch: UUID | None = None,
     ) -> list[Claim]:
-        """Start pending jobs of these types; *incarnation* is the engine's."""
+        """Start pending jobs of these types; *incarnation* is the engine's.
+
+        Repeated with its *epoch*, it answers what the first call had started.
+        """
 
     async def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
         """Renew the permits of the jobs *held* (job id → epoch) and learn which to close."""

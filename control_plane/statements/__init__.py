@@ -10,6 +10,7 @@ from control_plane.statements.cancelling import (
     release,
     select_settled,
     settle,
+    settle_ended,
 )
 from control_plane.statements.chains import Chain, guard
 from control_plane.statements.elements import CHANNEL, among, now, rows, shifted
@@ -35,6 +36,7 @@ from control_plane.statements.running import (
     select_commits,
     select_committed,
     select_discardable,
+    select_epoch,
     select_type,
     start,
 )
@@ -90,6 +92,7 @@ __all__ = [
     "select_commits",
     "select_committed",
     "select_discardable",
+    "select_epoch",
     "select_executor",
     "select_job_by_key",
     "select_jobs",
@@ -99,6 +102,7 @@ __all__ = [
     "select_settled",
     "select_type",
     "settle",
+    "settle_ended",
     "settle_never_claimed",
     "shifted",
     "start",

@@ -239,6 +239,19 @@ def select_settled() -> Select[Any]:
 
 
 @lru_cache
+def settle_ended() -> Update:
+    """Settle those of ``:rows`` whose job has ended: on Postgres a request and a completion in the same moment leave
+    them open, because what follows from a move does not see rows that were written while the move waited."""
+    wanted = rows(job_id=Uuid, lease=Uuid)
+    return (
+        update(cancellations)
+        .where(_held(wanted), jobs.c.job_id == cancellations.c.job_id, jobs.c.ended_at.is_not(None))
+        .values(settled_at=jobs.c.ended_at, waiting=None, waiting_detail=None, unanswered=0)
+        .returning(cancellations.c.job_id)
+    )
+
+
+@lru_cache
 def complete() -> Chain:
     """Complete the committed jobs in ``:rows``, whether or not their cancellation was requested; anybody may."""
     wanted = rows(job_id=Uuid)

@@ -150,10 +150,10 @@ def _(element: json_object, compiler: Any, **keywords: Any) -> str:
 
 
 def _sqlite_member(part: Any, compiler: Any, keywords: dict[str, Any]) -> str:
-    """SQLite keeps documents and moments as text, and has no truth values."""
+    """SQLite keeps documents and moments as text, and has no truth values; what is no document becomes a string."""
     text: str = compiler.process(part, **keywords)
     if isinstance(part.type, Document):
-        return f"json({text})"
+        return f"json(CASE WHEN json_valid({text}) THEN {text} ELSE json_quote({text}) END)"
     if isinstance(part.type, Moment):
         return f"strftime('%Y-%m-%dT%H:%M:%fZ', {text})"
     return f"json(CASE WHEN {text} THEN 'true' ELSE 'false' END)" if isinstance(part.type, Boolean) else text

@@ -73,6 +73,7 @@ def raise_incarnation() -> Update:
         .values(
             incarnation=bindparam("new_incarnation", type_=Integer),
             address=bindparam("new_address", type_=Text),
+            token=bindparam("new_token", type_=Uuid),
             registered_at=now(),
         )
         .returning(executors.c.executor_id)

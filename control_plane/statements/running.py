@@ -14,6 +14,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    exists,
     select,
     update,
 )
@@ -27,6 +28,7 @@ from control_plane.schema import (
     cancellations,
     data_planes,
     datasets,
+    executors,
     jobs,
 )
 from control_plane.statements.chains import Chain, actor, audited, move
@@ -48,6 +50,10 @@ _CLAIM = (
 def start() -> Chain:
     """Start at most ``:room`` pending jobs of ``:plane`` whose type is in ``:rows``, oldest first."""
     pending = jobs.alias("due")
+    not_superseded = ~exists().where(
+        executors.c.executor_id == bindparam("executor_id", type_=Text),
+        executors.c.incarnation > bindparam("by_incarnation", type_=Integer),
+    )
     due = (
         select(pending.c.job_id)
         .where(
@@ -62,6 +68,7 @@ def start() -> Chain:
     first = move(
         Trigger.START,
         among(jobs.c.job_id, due),
+        not_superseded,
         executor=bindparam("executor_id", type_=Text),
         executor_incarnation=bindparam("by_incarnation", type_=Integer),
         engine_incarnation=bindparam("by_engine_incarnation", type_=Text),
@@ -89,11 +96,11 @@ def _epoch_held(wanted: FromClause) -> ColumnElement[bool]:
 
 @lru_cache
 def attend() -> Update:
-    """Renew the permits of those of ``:rows`` that are still running under their epoch."""
+    """Renew the permits of those of ``:rows`` that are still running under their epoch, and not closed."""
     wanted = rows(job_id=Uuid, epoch=Uuid)
     return (
         update(jobs)
-        .where(_epoch_held(wanted), jobs.c.state == JobState.RUNNING.value)
+        .where(_epoch_held(wanted), jobs.c.state == JobState.RUNNING.value, jobs.c.executor_closed_at.is_(None))
         .values(attended_at=now())
         .returning(jobs.c.job_id)
     )
@@ -181,6 +188,7 @@ def commit() -> Update:
             jobs.c.epoch == bindparam("of_epoch", type_=Uuid),
             jobs.c.state == lifecycle.COMMITTABLE.value,
             jobs.c.committed_at.is_(None),
+            jobs.c.executor_closed_at.is_(None),
         )
         .values(
             committed_at=now(),
@@ -227,6 +235,20 @@ def hint() -> Chain:
         .returning(jobs.c.job_id, jobs.c.data_plane_id)
     )
     return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id)))
+
+
+@lru_cache
+def select_epoch() -> Select[Any]:
+    """The running jobs that ``:executor_id`` claimed under ``:of_epoch``."""
+    return (
+        select(*_CLAIM)
+        .join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
+        .where(
+            jobs.c.executor == bindparam("executor_id", type_=Text),
+            jobs.c.epoch == bindparam("of_epoch", type_=Uuid),
+            jobs.c.ended_at.is_(None),
+        )
+    )
 
 
 @lru_cache

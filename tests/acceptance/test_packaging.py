@@ -1,85 +1,26 @@
 """What users install: the wheel, in an environment of its own, far from the source tree."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
-import venv
 import zipfile
-from collections.abc import Iterable
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.installed import ROOT, make_environment, run
 from tests.shared import SharedFolder
 
-ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def run(*command: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run *command* in *folder*, where nothing but the environment's own packages can be imported."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("COUNTERMAND_", "PYTHON"))}
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        env={**clean, **environment},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-
-
-@pytest.fixture(scope="session")
-def wheel(shared: SharedFolder) -> Path:
-    """The wheel, built from the source distribution: what that one lacks, this one lacks."""
-
-    def build(target: Path) -> None:
-        target.mkdir()
-        built = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", target, ROOT, folder=target)
-        assert built.returncode == 0, built.stdout + built.stderr
-
-    (path,) = shared.once("dist", build).glob("*.whl")
-    return path
 
 
 @pytest.fixture(scope="session")
 def metadata(wheel: Path) -> Message:
     with zipfile.ZipFile(wheel) as archive:
         return Parser().parsestr(archive.read(f"countermand-{VERSION}.dist-info/METADATA").decode())
-
-
-def locked_versions() -> Iterable[str]:
-    """The lock file as constraints: without the hashes, which the wheel that was just built cannot be in."""
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
-        if re.match(r"\w", line):
-            yield line.removesuffix("\\").strip()
-
-
-def make_environment(folder: Path, wheel: Path, *extras: str) -> None:
-    """Make an environment in *folder*, and install the wheel with *extras* into it."""
-    venv.create(folder, with_pip=True)
-    constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(locked_versions()))
-    wanted = f"countermand[{','.join(extras)}] @ {wheel.as_uri()}"
-    installed = run(
-        *(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--constraint", constraints, wanted),
-        folder=folder,
-    )
-    assert installed.returncode == 0, installed.stdout + installed.stderr
-
-
-@pytest.fixture(scope="session")
-def full(wheel: Path, shared: SharedFolder) -> Path:
-    """The commands of an environment with everything."""
-    return shared.once("full", lambda folder: make_environment(folder, wheel, "server", "worker", "embedded")) / "bin"
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +36,7 @@ def test_the_wheel_holds_the_four_packages_and_what_they_read(wheel: Path) -> No
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"adapters", "config", "control_plane", "workers", f"countermand-{VERSION}.dist-info"}
     assert "config/countermand.example.toml" in names
+    assert "workers/demo/materialize_view.json" in names
     assert any(name.startswith("control_plane/migrations/versions/") for name in names)
     assert f"countermand-{VERSION}.dist-info/licenses/LICENSE" in names
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from control_plane.schema import metadata
 from control_plane.store import Store
 from tests.databases import Databases
 from tests.integration.given import Clock, Given, empty
@@ -33,3 +34,15 @@ def store(url: str, clock: Clock) -> Iterator[Store]:
 @pytest.fixture
 def given(store: Store, clock: Clock) -> Given:
     return Given(store, clock)
+
+
+@pytest.fixture
+def given_without_indexes(database_url: str, clock: Clock) -> Iterator[Given]:
+    """A database of the test's own, whose rows come in the order in which they were written unless they are sorted."""
+    opened = Store(database_url, clock=clock)
+    with opened.engine.begin() as connection:
+        for table in metadata.sorted_tables:
+            for index in table.indexes:
+                index.drop(connection)
+    yield Given(opened, clock)
+    opened.close()

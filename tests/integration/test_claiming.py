@@ -137,7 +137,10 @@ def test_the_oldest_are_claimed_first(given: Given) -> None:
     assert given.claim(2) == []
 
 
-def test_those_that_are_due_longest_are_claimed_first_in_whatever_order_they_were_given_back(given: Given) -> None:
+def test_those_that_are_due_longest_are_claimed_first_in_whatever_order_they_were_given_back(
+    given_without_indexes: Given,
+) -> None:
+    given = given_without_indexes
     requested_one_after_another(given, 4)
     held = given.claim()
     for delay_seconds, one in zip((40.0, 30.0, 20.0, 10.0), held, strict=True):

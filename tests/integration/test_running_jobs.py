@@ -73,7 +73,8 @@ def test_the_oldest_are_started_first_and_no_more_than_there_is_room_for(given: 
     assert batches == [jobs[:2], jobs[2:4], jobs[4:], []]
 
 
-def test_age_decides_and_not_the_order_in_which_the_jobs_were_written(given: Given) -> None:
+def test_age_decides_and_not_the_order_in_which_the_jobs_were_written(given_without_indexes: Given) -> None:
+    given = given_without_indexes
     jobs = []
     for _ in range(4):
         jobs.append(given.pending().job_id)

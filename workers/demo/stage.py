@@ -19,7 +19,7 @@ from workers.demo.parts import Condition, MissedError, Part
 
 LOGS = "logs"
 LOOK_EVERY_SECONDS = 0.1
-SEE_WITHIN_SECONDS = 25.0
+SEE_WITHIN_SECONDS = 40.0
 MEASURE_SECONDS = 1.5
 #: Quick, so that the demo is: by default a worker looks once a second.
 SETTINGS = {

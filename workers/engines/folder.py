@@ -17,6 +17,7 @@ from control_plane.errors import Refused
 
 IDENTITY = "executor.json"
 LOCK = "executor.lock"
+DISOWNED = "executor.refused"
 
 
 class _Place(Struct, frozen=True):
@@ -51,10 +52,19 @@ class Folder:
         """
         lock = _take(path)
         try:
+            _refuse_disowned(path)
             return cls(path, lock, _begin_incarnation(path, lock))
         except BaseException:
             os.close(lock)
             raise
+
+    def disown(self, reason: str) -> None:
+        """The control plane refused this folder, and every later start of it is refused as well.
+
+        Otherwise a copy that is started again and again would overtake the original's incarnation.
+        """
+        (self.path / DISOWNED).write_text(reason)
+        _sync_directory(self.path)
 
     def close(self) -> None:
         """Let another process take the folder."""
@@ -81,6 +91,12 @@ def _why_not_locked(path: Path, error: OSError) -> str:
             f"data_folder: {path} is held by another executor that is running; give each executor a folder of its own"
         )
     return f"data_folder: {path} cannot be locked: {error.strerror}"
+
+
+def _refuse_disowned(path: Path) -> None:
+    if (path / DISOWNED).exists():
+        reason = (path / DISOWNED).read_text()
+        raise Refused(f"{reason} (it was refused before: {DISOWNED} in it says so)", field="data_folder")
 
 
 def _begin_incarnation(path: Path, lock: int) -> _Identity:
