@@ -16,6 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from control_plane import statements
 from control_plane.errors import NotFound, Refused
 from control_plane.jobs import (
+    LARGEST,
     Assignment,
     Attendance,
     Claim,
@@ -32,6 +33,8 @@ from control_plane.jobs import (
     Publication,
     Settled,
     Settlement,
+    check_kept,
+    check_range,
     check_result,
 )
 from control_plane.lifecycle import RECEIPTED_STATES, JobState
@@ -120,7 +123,7 @@ class Dispatch:
             return perform(items)
         except (IntegrityError, DataError) as error:
             if len(items) == 1:
-                log.error("settlement_refused", job=str(items[0].job_id), error=str(error.orig))
+                log.error("cancellation_refused", job=str(items[0].job_id), error=str(error.orig))
                 return {}
         done: dict[UUID, Any] = {}
         for item in items:
@@ -276,6 +279,9 @@ class Dispatch:
         if not known:
             return {}
         result = check_result(JobType(known[0]["type"]), item.result)
+        check_kept("result", result)
+        if item.dataset_id is not None:
+            check_range("dataset_id", item.dataset_id, 1, LARGEST)
         number = None
         if item.dataset_id is not None:
             raised = transaction.perform(statements.next_publication(), job_id=item.job_id, dataset_id=item.dataset_id)

@@ -14,6 +14,7 @@ from control_plane import lifecycle, statements
 from control_plane.errors import BadInput, Conflict, NotFound
 from control_plane.ids import new_id
 from control_plane.jobs import (
+    LARGEST,
     AuditEntry,
     Cancellation,
     Closure,
@@ -31,7 +32,8 @@ from control_plane.jobs import (
     Rung,
     Waiting,
     check_input,
-    check_text,
+    check_kept,
+    check_range,
     read_source,
     work_tag,
 )
@@ -42,7 +44,6 @@ from control_plane.store import Store, Transaction
 
 COMPANY = 1  #: the only company until tokens tell them apart
 PER_PAGE_LIMIT = 500
-LARGEST = 2**63 - 1  #: what a database's integer holds
 EVERYTHING = Filters()
 SELF = Process("control_plane")
 
@@ -100,7 +101,7 @@ class Intake:
         if not new.display_name.strip():
             raise BadInput("display_name: a name is needed", field="display_name")
         for name in ("display_name", "external_id", "description", "tags"):
-            check_text(name, getattr(new, name))
+            check_kept(name, getattr(new, name))
         try:
             made = self._store.perform(
                 statements.insert_plane(), data_plane_id=new_id(), company_id=COMPANY, **msgspec.to_builtins(new)
@@ -129,8 +130,8 @@ class Intake:
         if new.retry_of is not None and not self._found(new.retry_of):
             raise NotFound(f"retry_of: there is no job {new.retry_of}", field="retry_of")
         document = check_input(new.type, new.input)
-        check_text("input", document)
-        check_text("idempotency_key", new.idempotency_key)
+        check_kept("input", document)
+        check_kept("idempotency_key", new.idempotency_key)
         job_id = new_id()
         try:
             with self._store.transaction() as transaction:
@@ -191,9 +192,9 @@ class Intake:
         _check_choice("order_by", order_by, statements.ORDERS)
         _check_choice("state", filters.state, JobState)
         _check_choice("type", filters.type, JobType)
-        _check_range("per_page", per_page, 1, PER_PAGE_LIMIT)
-        _check_range("offset", offset, 0, LARGEST)
-        _check_range("dataset_id", filters.dataset_id, 1, LARGEST)
+        check_range("per_page", per_page, 1, PER_PAGE_LIMIT)
+        check_range("offset", offset, 0, LARGEST)
+        check_range("dataset_id", filters.dataset_id, 1, LARGEST)
         total = self._store.perform(statements.count_jobs(filters))[0]["count"]
         found = self._store.perform(statements.select_jobs(filters, order_by), per_page=per_page, offset=offset)
         return Page(
@@ -222,7 +223,7 @@ class Intake:
         ):
             return job
         self._policy.check(self.plane(job.data_plane_id).platform, job.type)
-        check_text("reason", reason)
+        check_kept("reason", reason)
         answered = self.open_cancellation(job_id, requested_by, reason)
         if answered.executor is None:
             self.settle_never_claimed([answered])
@@ -254,11 +255,6 @@ def _never_claimed(job: Job) -> Receipt:
 def _check_choice(field: str, value: str | None, allowed: Iterable[str]) -> None:
     if value is not None and value not in list(allowed):
         raise BadInput(f"{field}: {value!r} is not one of {', '.join(allowed)}", field=field)
-
-
-def _check_range(field: str, value: int | None, least: int, most: int) -> None:
-    if value is not None and not least <= value <= most:
-        raise BadInput(f"{field}: a number from {least} to {most} is needed, not {value}", field=field)
 
 
 # --- rows into nouns -----------------------------------------------------------------------------------------------

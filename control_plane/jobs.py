@@ -3,6 +3,7 @@
 Moments are aware, UTC; ids are UUIDs; everything here is plain data that msgspec reads and writes.
 """
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -231,22 +232,33 @@ def check_result(job_type: JobType, value: object) -> dict[str, Any]:
     return _checked("result", RESULTS.get(job_type), job_type, value)
 
 
-def check_text(field: str, value: object) -> None:
-    """Raise BadInput, naming the field, when a text in *value* is one that no database holds: NUL, half a character."""
-    for text in _texts(value):
-        if "\0" in text or text.encode(errors="ignore").decode() != text:
+LARGEST = 2**63 - 1  #: what a database's integer holds
+
+
+def check_range(field: str, value: int | None, least: int, most: int) -> None:
+    """Raise BadInput, naming the field, for a number out of its range."""
+    if value is not None and not least <= value <= most:
+        raise BadInput(f"{field}: a number from {least} to {most} is needed, not {value}", field=field)
+
+
+def check_kept(field: str, value: object) -> None:
+    """Raise BadInput, naming the field, for what no database holds: NUL or half a character, and numbers like NaN."""
+    for leaf in _leaves(value):
+        if isinstance(leaf, str) and ("\0" in leaf or leaf.encode(errors="ignore").decode() != leaf):
             raise BadInput(f"{field}: text with a NUL or half a character cannot be kept", field=field)
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise BadInput(f"{field}: JSON has no number {leaf}", field=field)
 
 
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield from (*_texts(key), *_texts(item))
+            yield from (key, *_leaves(item))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 def read_input(job_type: JobType, document: dict[str, Any]) -> Any:

@@ -275,6 +275,8 @@ _check(
             jobs.c.receipt.is_not(None),
             _receipt_outcome.is_not(None),
             _receipt_outcome.in_(_quoted(Outcome)),
+            jobs.c.receipt.op("->>")(literal_column("'seen_at'")).is_not(None),
+            jobs.c.receipt.op("->>")(literal_column("'worker'")).is_not(None),
         ),
     ),
 )
