@@ -1,4 +1,4 @@
-"""What a plane's processes ask of the control plane: cancellations to work, jobs to run. One method, one transaction.
+"""What a plane's processes ask of the control plane: cancellations to work, jobs to run.
 
 Stale rows are left out of the answers, never raised. Every call may be repeated: guards, leases and epochs decide.
 """

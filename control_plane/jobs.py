@@ -378,11 +378,16 @@ class DataPlane(Struct, frozen=True):
 
 
 class Executor(Struct, frozen=True):
-    """An executor's registration: its identity, which start of it, and where its run server listens."""
+    """An executor: its identity, which start of it, and where its run server listens.
+
+    In a work *incarnation* is the one that claimed the job, *registered* the one that the control plane knows now: it
+    alone is believed.
+    """
 
     executor_id: str
     incarnation: int
     address: str | None = None
+    registered: int | None = None
 
 
 class Publication(Struct, frozen=True):
@@ -412,7 +417,7 @@ class Attendance(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """A job whose output is written; *dataset_id* where it will be published, *complete* where it has no effects."""
+    """A job whose output is written; *dataset_id* is where it will be published, None for a job without effects."""
 
     job_id: UUID
     epoch: UUID

@@ -19,7 +19,7 @@ from control_plane.schema import jobs
 #: Columns that say which job it is; SQLite's UPDATE OR REPLACE could else put one job in another's place.
 IDENTITY = ("job_id", "data_plane_id", "company_id", "type", "idempotency_key", "tag")
 #: Columns that are part of how a job ended; final together with the state.
-FINAL = ("state", "receipt", "result", "committed_at", "ended_at", "failures", "publication_number")
+FINAL = ("state", "receipt", "result", "committed_at", "ended_at", "failures", "dataset_id", "publication_number")
 
 BOTH = frozenset({"postgresql", "sqlite"})
 

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 class Limits:
     """How much a canceller takes on, and how long it waits for what."""
 
-    batch_size: int = 100
+    batch_size: int = 250
     batches_in_flight: int = 3  #: a plane
     lease_seconds: float = 30.0
     drain_seconds: float = 20.0

@@ -1,6 +1,6 @@
 """The queue that a worker speaks: in process (``workers.local``) or, later, over HTTPS. One contract for both.
 
-Every call may raise StoreUnavailable; it may then be repeated, because leases, epochs and guards make each idempotent.
+Every call may raise StoreUnavailable, and may then be repeated: leases, epochs, tokens and guards make each idempotent.
 Rows that are stale are left out of the answer, never raised.
 """
 

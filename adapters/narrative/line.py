@@ -38,9 +38,8 @@ class Line:
         if executor.address is None:
             raise SilentError(Waiting.PLANE_SILENT, f"{executor.executor_id} has no address on record")
         answer = _decoded(executor, told, await self._send(executor, executor.address, path, asked))
-        if answer.identity.executor_id != executor.executor_id:
-            detail = f"{answer.identity.executor_id} answers at {executor.address} in place of {executor.executor_id}"
-            raise SilentError(Waiting.PLANE_SILENT, detail)
+        if mistaken := _mistaken(executor, answer.identity):
+            raise SilentError(Waiting.PLANE_SILENT, mistaken)
         return answer
 
     async def aclose(self) -> None:
@@ -77,6 +76,18 @@ class Line:
         )
         base_url = "http://executor" if path != address else address
         return httpx.AsyncClient(transport=transport, base_url=base_url, headers=self._headers, timeout=None)  # noqa: S113  bounded as a whole, above
+
+
+def _mistaken(executor: Executor, identity: wire.Identity) -> str | None:
+    """Why this answer is not the executor's: only the start that the control plane has registered is believed."""
+    if identity.executor_id != executor.executor_id:
+        return f"{identity.executor_id} answers at {executor.address} in place of {executor.executor_id}"
+    if executor.registered is not None and identity.incarnation != executor.registered:
+        return (
+            f"{executor.executor_id} answers as incarnation {identity.incarnation}, but {executor.registered} is "
+            "registered"
+        )
+    return None
 
 
 def _decoded(executor: Executor, told: type[Told], response: httpx.Response) -> Told:

@@ -157,7 +157,10 @@ def _assignments(claimed: FromClause) -> Select[Any]:
 
 def _work() -> ColumnElement[Any]:
     executor = json_object(
-        executor_id=jobs.c.executor, incarnation=jobs.c.executor_incarnation, address=executors.c.address
+        executor_id=jobs.c.executor,
+        incarnation=jobs.c.executor_incarnation,
+        address=executors.c.address,
+        registered=executors.c.incarnation,
     )
     publication = json_object(dataset_id=jobs.c.dataset_id, number=jobs.c.publication_number)
     return json_object(

@@ -126,7 +126,7 @@ def started(given: Given, engine: MemoryEngine, *, record: bool = True, requeste
 
 
 def run(scenario: Awaitable[None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]  # every scenario is a coroutine
+    asyncio.run(asyncio.wait_for(scenario, 60))
 
 
 def test_a_running_job_is_stopped_and_settled_with_the_engines_word(
