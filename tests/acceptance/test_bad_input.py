@@ -11,13 +11,15 @@ from uuid import UUID
 
 import pytest
 
+from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob
-from control_plane.jobs import JobType
+from control_plane.jobs import Executor, JobType
 from control_plane.lifecycle import JobState
 from tests.acceptance.site import PERSON, ROOT, Site, site_of
 from tests.databases import Databases
 from tests.narrative import QUICK
+from workers.engines.folder import Folder
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 SUBMIT = ("jobs", "submit", "--data-plane", "local", "--type", "nql-forecast", "--input")
@@ -286,6 +288,28 @@ def test_a_data_folder_that_another_executor_holds_is_refused(sqlite_site: Site)
 
     assert_refused(refused, ExitCode.REFUSED, "data_folder", "held by another executor")
     assert registered(sqlite_site) == before
+
+
+def test_a_folder_that_the_store_refuses_does_not_overtake_its_original_however_often_it_is_started(
+    sqlite_site: Site,
+) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    original = Executor(first_start(site.folder / "data"), 2, "unix:/elsewhere.sock")
+    Dispatch(site.store).register(original, data_plane_id=plane)
+    before = registered(site)
+
+    for _ in range(2):
+        refused = site.run("executor", "--data-plane", str(plane), "--data-folder", "data")
+        assert_refused(refused, ExitCode.REFUSED, "data_folder", "copied or restored")
+
+    assert registered(site) == before
+
+
+def first_start(path: Path) -> str:
+    """The executor that a new folder is."""
+    folder = Folder.open(path)
+    folder.close()
+    return folder.executor_id
 
 
 def registered(site: Site) -> list[str]:

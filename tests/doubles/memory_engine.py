@@ -126,8 +126,8 @@ class MemoryEngine:
         return Listing((run,) if run else (), complete=True, incarnation=INCARNATION)
 
     def _stop(self, run: Run, rung: Rung) -> StopAnswer:
-        self.stops.append((run.job_id, rung))
-        known = self.runs.get(run.tag)
+        known = next((known for known in self.runs.values() if known.handle == run.handle), None)
+        self.stops.append(((known or run).job_id, rung))
         if known is None or known.status is not RunStatus.ACTIVE:
             return StopAnswer.ALREADY_ENDED
         if self.faults.refuses:

@@ -4,7 +4,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Text, literal, update
 from structlog.testing import capture_logs
 
 from control_plane import schema
@@ -456,6 +456,22 @@ def test_a_row_that_cannot_be_read_harms_only_itself(given: Given) -> None:
             .where(schema.cancellations.c.job_id == jobs[1])
             .values(requested_by={"type": "nobody"})
         )
+
+    with capture_logs() as logs:
+        assignments = given.claim()
+
+    assert ids(assignments) == [jobs[0], jobs[2]]
+    assert [(entry["event"], entry["job"]) for entry in logs] == [("cancellation_unreadable", str(jobs[1]))]
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("document", ["{", "", "\x00", "no JSON"], ids=["cut short", "empty", "NUL", "text"])
+def test_a_document_that_is_no_json_harms_only_its_own_row(given: Given, document: str) -> None:
+    """SQLite keeps documents as text, whatever it is; Postgres refuses such a one itself."""
+    jobs = requested_one_after_another(given, 3)
+    with past_triggers(given.store) as connection:
+        malformed = literal(document, Text)
+        connection.execute(update(schema.jobs).where(schema.jobs.c.job_id == jobs[1]).values(handle=malformed))
 
     with capture_logs() as logs:
         assignments = given.claim()

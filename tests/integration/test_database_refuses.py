@@ -229,6 +229,26 @@ def test_cancelled_is_refused_without_a_receipt_that_names_a_known_outcome(
     )
 
 
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        '{"outcome": "stopped"}',
+        '{"outcome": "stopped", "seen_at": "2026-03-01T12:00:05Z"}',
+        '{"outcome": "stopped", "worker": "w1"}',
+        '{"outcome": "stopped", "seen_at": null, "worker": "w1"}',
+        '{"outcome": "stopped", "seen_at": "2026-03-01T12:00:05Z", "worker": null}',
+    ],
+)
+def test_cancelled_is_refused_with_a_receipt_that_does_not_say_who_saw_it_and_when(
+    given: Given, shell: Shell, receipt: str
+) -> None:
+    put = put_job(given, "pending_cancellation", committed=False)
+
+    assert_refused(
+        given, shell, put.job_id, move(put.job_id, "cancelled", receipt=f"'{receipt}'"), "jobs_receipt_when_cancelled"
+    )
+
+
 def test_cancelled_is_refused_without_a_receipt(given: Given, shell: Shell) -> None:
     put = put_job(given, "pending_cancellation", committed=False)
 

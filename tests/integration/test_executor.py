@@ -1,6 +1,7 @@
 """The executor on a real store and a real engine: what becomes of its jobs, whatever comes between."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from uuid import UUID, uuid4
 
 import duckdb
 import pytest
+from duckdb import DuckDBPyConnection
 from structlog.testing import capture_logs
 
 from adapters.base import RunStatus
@@ -65,6 +67,18 @@ class Site:
         await until(lambda: self.given.job(job_id).state is state)
         return self.given.job(job_id)
 
+    async def ended(self, job_id: UUID) -> Job:
+        """The job, once it has ended; before asking the store again the executor pauses for no longer than need be."""
+
+        def has_ended() -> bool:
+            return self.given.job(job_id).state in TERMINAL
+
+        while not has_ended():
+            await until(lambda: self.time.pausing > 0 or has_ended())
+            self.time.advance(1.0)
+            await asyncio.sleep(0)
+        return self.given.job(job_id)
+
     async def executing(self, *job_ids: UUID) -> None:
         """Wait until the engine executes these jobs."""
         await until(lambda: self.words(*job_ids) == ["executing"] * len(job_ids))
@@ -91,10 +105,10 @@ def submit(given: Given, sql: str, kind: JobType = JobType.MATERIALIZE_VIEW, **d
 
 @asynccontextmanager
 async def site(
-    given: Given, path: Path, *, before: Moment = nothing, after: Moment = nothing, slots: int = 4
+    given: Given, path: Path, *, before: Moment = nothing, after: Moment = nothing, slots: int = 4, **of_engine: Any
 ) -> AsyncIterator[Site]:
     """An executor on this folder, not yet running."""
-    async with opened(path) as engine:
+    async with opened(path, **of_engine) as engine:
         time = ManualClock()
         executor = Executor(
             interposed(LocalJobs(given.dispatch, at_once), before=before, after=after),
@@ -396,15 +410,63 @@ async def test_an_answer_that_was_lost_is_asked_for_again_and_changes_nothing_tw
             raise StoreUnavailable("the connection broke before the answer came")
 
     async with working(given, tmp_path, after=after) as place:
-        job_id = place.submit(QUICK)
-        while given.job(job_id).state not in TERMINAL:
-            await until(lambda: place.time.pausing > 0 or given.job(job_id).state in TERMINAL)
-            place.time.advance(10.0)
-            await asyncio.sleep(0)
+        job = await place.ended(place.submit(QUICK))
 
         assert lost == {"record_handles", "commit", "complete"}
-        assert given.job(job_id).state is JobState.COMPLETED
-        assert [move for move, _, _ in given.moves(job_id)].count("complete") == 1
+        assert job.state is JobState.COMPLETED
+        assert [move for move, _, _ in given.moves(job.job_id)].count("complete") == 1
+
+
+def lose_the_answer() -> None:
+    raise StoreUnavailable("the connection broke before the answer came")
+
+
+async def test_a_claim_whose_answer_was_lost_is_asked_for_again_and_its_job_is_run(
+    given: Given, tmp_path: Path
+) -> None:
+    job_id = submit(given, QUICK)
+
+    async with working(given, tmp_path, after=Once("claim", lose_the_answer)) as place:
+        job = await place.ended(job_id)
+
+    assert job.state is JobState.COMPLETED
+    assert [move for move, _, _ in given.moves(job_id)].count("start") == 1
+
+
+async def test_a_registration_whose_answer_was_lost_is_repeated_and_not_refused(given: Given, tmp_path: Path) -> None:
+    async with working(given, tmp_path, after=Once("register", lose_the_answer)) as place:
+        job = await place.ended(place.submit(QUICK))
+
+    assert job.state is JobState.COMPLETED
+
+
+async def test_failed_is_written_only_once_nothing_of_the_job_runs(given: Given, tmp_path: Path) -> None:
+    yielding = threading.Event()
+    calls: list[str] = []
+    seen: list[RunStatus] = []
+
+    def interrupt_once_it_yields(session: DuckDBPyConnection) -> None:
+        if yielding.is_set():
+            session.interrupt()
+
+    async def before(call: str) -> None:
+        calls.append(call)
+        if call == "record_handles":
+            await place.executing(job_id)
+            raise RuntimeError("no outage, but an error of the store's")
+        if call == "fail":
+            seen.append(place.engine.list_runs([place.tag(job_id)])[0].status)
+
+    job_id = submit(given, ENDLESS)
+    async with working(given, tmp_path, before=before, interrupt=interrupt_once_it_yields) as place:
+        try:
+            await until(lambda: calls.count("follow") == 2 or "fail" in calls)
+        finally:
+            yielding.set()
+        job = await place.reached(job_id, JobState.FAILED)
+
+    assert seen == [RunStatus.STOPPED]
+    assert "RuntimeError" in job.failures[0].message or "TaskGroup" in job.failures[0].message
 
 
 # --- draining

@@ -203,6 +203,8 @@ def test_text_that_the_database_cannot_hold_is_bad_input(given: Given) -> None:
     calls: list[Callable[[], object]] = [
         partial(given.pending, input=VIEW_INPUT | {"compiled_sql": "SELECT '\x00'"}),
         partial(given.pending, JobType.COSTS, input={"note": "\x00"}),
+        partial(given.pending, JobType.COSTS, input={"note": "\ud800"}),
+        partial(given.pending, JobType.COSTS, input={"\x00": "a name"}),
         partial(given.pending, idempotency_key="\x00"),
         partial(given.request, claim.job_id, reason="\x00"),
         partial(given.new_plane, display_name="\x00"),
@@ -211,6 +213,18 @@ def test_text_that_the_database_cannot_hold_is_bad_input(given: Given) -> None:
     outcomes = [outcome_of(call) for call in calls]
 
     assert all(isinstance(outcome, BadInput) for outcome in outcomes), outcomes
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", ["alone", "nested"])
+def test_a_number_that_json_has_not_is_bad_input_and_submits_nothing(given: Given, number: float, where: str) -> None:
+    document = {"rate": number} if where == "alone" else {"rates": [1.0, {"rate": number}]}
+
+    with pytest.raises(BadInput, match=f"^input: JSON has no number {number}") as caught:
+        given.pending(JobType.COSTS, input=document)
+
+    assert caught.value.field == "input"
+    assert given.intake.jobs().total_records == 0
 
 
 def outcome_of(call: Callable[[], object]) -> object:

@@ -4,6 +4,7 @@ from typing import cast
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from control_plane.jobs import (
     Assignment,
@@ -295,6 +296,17 @@ def test_a_reason_that_nobody_knows_harms_only_its_own_row(given: Given) -> None
 
     assert [one.job_id for one in answers] == [good.work.job_id]
     assert given.dispatch.extend([Hold(bad.work.job_id, bad.lease)], lease_seconds=LEASE_SECONDS) != []
+
+
+def test_a_postponement_that_the_database_refuses_is_logged_with_its_job(given: Given) -> None:
+    bad, good = leased_pair(given)
+
+    with capture_logs() as logs:
+        postpone(given, given.postponement(bad, waiting=cast("Waiting", "bored")), given.postponement(good))
+
+    [line] = logs
+    assert (line["event"], line["log_level"], line["job"]) == ("cancellation_refused", "error", str(bad.work.job_id))
+    assert "known_waiting" in line["error"]
 
 
 def test_a_detail_with_a_zero_byte_does_not_keep_its_neighbours_from_being_postponed(given: Given) -> None:

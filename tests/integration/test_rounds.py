@@ -12,8 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.base import Adapter, Listing, RunStatus
-from control_plane.errors import StoreUnavailable
+from control_plane.errors import Conflict, StoreUnavailable
 from control_plane.jobs import (
+    Claim,
     Closure,
     Executor,
     JobType,
@@ -26,8 +27,9 @@ from control_plane.jobs import (
     Work,
 )
 from control_plane.lifecycle import JobState
+from tests.doubles.interposed import interposed
 from tests.doubles.memory_engine import MemoryEngine
-from tests.integration.given import ASKER, EXECUTOR, Given
+from tests.integration.given import ASKER, EXECUTOR, PERMIT_SECONDS, Given
 from workers.canceller import Limits
 from workers.clock import Clock
 from workers.local import LocalCancellations
@@ -110,13 +112,23 @@ def bench(given: Given, engine: MemoryEngine) -> Bench:
     return Bench(given, {given.plane.data_plane_id: engine})
 
 
-def started(given: Given, engine: MemoryEngine, *, record: bool = True, requested: bool = True) -> Work:
-    """A job whose run is active in the engine, and whose cancellation was requested."""
+def claimed(given: Given) -> Claim:
+    """A job that an executor of the engine has claimed, and not started."""
     given.pending()
     [claim] = given.dispatch.start(
         EXECUTOR, data_plane_id=given.plane.data_plane_id, types=list(JobType), limit=1, incarnation="1"
     )
-    work = Work(claim.job_id, claim.tag, incarnation="1")
+    return claim
+
+
+def work_of(claim: Claim) -> Work:
+    return Work(claim.job_id, claim.tag, incarnation="1")
+
+
+def started(given: Given, engine: MemoryEngine, *, record: bool = True, requested: bool = True) -> Work:
+    """A job whose run is active in the engine, and whose cancellation was requested."""
+    claim = claimed(given)
+    work = work_of(claim)
     handle = engine.start(work)
     if record:
         given.dispatch.record_handles({claim.job_id: handle}, {claim.job_id: claim.epoch})
@@ -353,6 +365,46 @@ def test_an_executors_confirmation_closes_a_job_at_once(given: Given) -> None:
     assert receipt.closure is Closure.EXECUTOR_CLOSED
 
 
+def test_the_engine_closes_a_job_although_its_permit_ran_out_by_the_stores_clock(
+    given: Given, bench: Bench, engine: MemoryEngine
+) -> None:
+    work = work_of(claimed(given))  # the claim's answer is under way to an executor whose clock may say otherwise
+    given.request(work.job_id)
+    given.clock.advance(PERMIT_SECONDS + 1)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.settles(work.job_id))
+
+    run(scenario())
+    receipt = given.job(work.job_id).receipt
+    assert receipt is not None
+    assert (receipt.outcome, receipt.closure) == (Outcome.NEVER_STARTED, Closure.ENGINE_CLOSED)
+    with pytest.raises(Conflict):
+        engine.start(work)
+
+
+@pytest.mark.parametrize("status", [RunStatus.ACTIVE, RunStatus.STOPPED])
+def test_a_handle_that_names_another_jobs_run_stops_nobodys_work_and_settles_nothing(
+    given: Given, bench: Bench, engine: MemoryEngine, status: RunStatus
+) -> None:
+    other = started(given, engine, requested=False)
+    engine.end(other, status)
+    claim = claimed(given)
+    given.dispatch.record_handles({claim.job_id: engine.runs[other.tag].handle}, {claim.job_id: claim.epoch})
+    given.request(claim.job_id)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.waits(claim.job_id, Waiting.HANDLE_UNKNOWN))
+            await bench.until(lambda: (given.job(claim.job_id).cancellation or fail()).rounds >= 3)
+
+    run(scenario())
+    assert engine.runs[other.tag].status is status
+    assert engine.stops == []
+    assert given.job(claim.job_id).state is JobState.PENDING_CANCELLATION
+
+
 def test_two_workers_share_a_plane_and_each_cancellation_is_settled_once(given: Given, engine: MemoryEngine) -> None:
     works = [started(given, engine) for _ in range(40)]
     small = Limits(batch_size=5)
@@ -413,6 +465,79 @@ def test_an_adapters_bug_postpones_its_batch_and_says_so(given: Given) -> None:
     assert {line["event"] for line in logs if line["log_level"] == "error"} == {"round_failed"}
 
 
+class ChokingEngine(MemoryEngine):
+    """An adapter that fails over one job, and so over everything that is asked together with it."""
+
+    over: UUID | None = None
+
+    async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        if any(work.job_id == self.over for work in works):
+            raise ValueError("invalid literal for int()")
+        return await super().find(works)
+
+
+class ChokingQueue:
+    """A queue that fails over one job's settlement, and so over all that are sent together with it."""
+
+    def __init__(self, inner: LocalCancellations, over: UUID) -> None:
+        self.inner = inner
+        self.over = over
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def settle(self, settlements: Sequence[Settlement], *, worker: str) -> list[Settled]:
+        if any(item.job_id == self.over for item in settlements):
+            raise ValueError("invalid literal for int()")
+        return await self.inner.settle(settlements, worker=worker)
+
+
+@pytest.mark.parametrize("what", ["adapter", "store"])
+def test_a_job_that_the_adapter_or_the_store_fails_over_harms_only_itself(given: Given, what: str) -> None:
+    engine = ChokingEngine()
+    bench = Bench(given, {given.plane.data_plane_id: engine})
+    works = [started(given, engine) for _ in range(20)]
+    poisoned, others = works[7].job_id, [work.job_id for work in (*works[:7], *works[8:])]
+    if what == "adapter":
+        engine.over = poisoned
+    else:
+        bench.queue = ChokingQueue(LocalCancellations(given.dispatch, inline), poisoned)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.settles(*others))
+            await bench.until(bench.waits(poisoned, Waiting.ADAPTER_ERROR))
+
+    with capture_logs() as logs:
+        run(scenario())
+    assert {(given.job(other).cancellation or fail()).rounds for other in others} == {1}
+    assert {line["job"] for line in logs if line["event"] == "round_failed"} == {poisoned}
+    assert "ValueError" in ((given.job(poisoned).cancellation or fail()).waiting_detail or "")
+
+
+def test_rounds_that_the_store_fails_use_up_none_of_a_workers_room(given: Given, engine: MemoryEngine) -> None:
+    works = [started(given, engine) for _ in range(6)]
+    failed: list[str] = []
+
+    async def fail_at_first(call: str) -> None:
+        if call in ("settle", "postpone") and len(failed) < 6:
+            failed.append(call)
+            raise RuntimeError("neither an outage nor a conflict")
+
+    bench = Bench(given, {given.plane.data_plane_id: engine}, limits=Limits(batch_size=1, batches_in_flight=3))
+    bench.queue = interposed(LocalCancellations(given.dispatch, inline), before=fail_at_first)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: len(failed) == 6)
+            given.clock.advance(bench.limits.lease_seconds)
+            await bench.until(bench.settles(*(work.job_id for work in works)))
+
+    with capture_logs() as logs:
+        run(scenario())
+    assert [line["event"] for line in logs].count("round_failed") == 3
+
+
 class Unsteady:
     """A queue whose store goes away between a settlement's landing and its answer."""
 
@@ -447,6 +572,50 @@ def test_a_settlement_whose_answer_was_lost_is_sent_again_and_lands_once(
     assert [move for move, _, _ in given.moves(work.job_id)].count("cancel") == 1
     assert events.count("cancellation_settled") == 1
     assert (events.count("store_lost"), events.count("store_back")) == (1, 1)
+
+
+class Gate:
+    """Holds up the next call of a name, once it is armed, until it is opened."""
+
+    def __init__(self, call: str, *, armed: bool = True) -> None:
+        self.call = call
+        self.armed = armed
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def __call__(self, call: str) -> None:
+        if call == self.call and self.armed:
+            self.armed = False
+            self.reached.set()
+            await self.opened.wait()
+
+
+def test_a_late_answer_to_a_workers_earlier_round_does_not_end_the_round_that_it_is_in_now(
+    given: Given, engine: MemoryEngine
+) -> None:
+    settling, looking = Gate("settle"), Gate("find", armed=False)
+    bench = Bench(given, {given.plane.data_plane_id: interposed(engine, before=looking)})
+    bench.queue = interposed(LocalCancellations(given.dispatch, inline), before=settling)
+    job_id = claimed(given).job_id  # nothing of it runs, so that each round has to look twice
+    given.request(job_id)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(settling.reached.is_set)
+            looking.armed = True
+            given.clock.advance(bench.limits.lease_seconds)
+            bench.wake.set()
+            await bench.until(looking.reached.is_set)
+            settling.opened.set()
+            await bench.until(lambda: "settlement_stale" in [line["event"] for line in logs])
+            looking.opened.set()
+            await bench.until(bench.settles(job_id))
+
+    with capture_logs() as logs:
+        run(scenario())
+    receipt = given.job(job_id).receipt
+    assert receipt is not None
+    assert receipt.rounds == 2
 
 
 def test_a_drain_settles_what_it_can_and_gives_back_the_rest(given: Given, engine: MemoryEngine) -> None:

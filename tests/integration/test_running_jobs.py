@@ -122,6 +122,42 @@ def test_every_claim_has_an_epoch_of_its_own(given: Given) -> None:
     assert len(epochs) == 5
 
 
+def test_a_claim_that_is_repeated_under_its_epoch_is_answered_alike_and_starts_nothing_more(given: Given) -> None:
+    jobs = []
+    for _ in range(3):
+        jobs.append(given.pending().job_id)
+        given.clock.advance(1)
+    epoch = uuid4()
+
+    first = start_under(given, epoch)
+    again = start_under(given, epoch)
+    next_ = start_under(given, uuid4())
+
+    assert again == first
+    assert {claim.epoch for claim in first} == {epoch}
+    assert [claim.job_id for claim in (*first, *next_)] == jobs
+
+
+def start_under(given: Given, epoch: UUID, executor: Executor = EXECUTOR) -> list[Claim]:
+    """As many as two jobs."""
+    return given.dispatch.start(
+        executor,
+        data_plane_id=given.plane.data_plane_id,
+        types=list(JobType),
+        limit=2,
+        incarnation="engine-1",
+        epoch=epoch,
+    )
+
+
+def test_an_epoch_answers_to_the_executor_alone_that_gave_it(given: Given) -> None:
+    given.pending()
+    epoch = uuid4()
+    start_under(given, epoch)
+
+    assert start_under(given, epoch, Executor("another", 1)) == []
+
+
 # --- attend ---------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +456,42 @@ def test_a_result_of_the_wrong_shape_is_named_and_changes_nothing(
     assert number_of_next(given) == 1
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"note": "a NUL \x00"},
+        {"note": "half a character \ud800"},
+        {"a NUL in a name \x00": 1},
+        {"nested": [{"deep": ["\x00"]}]},
+        {"cost": float("nan")},
+        {"cost": float("inf")},
+    ],
+    ids=["NUL", "half a character", "a name", "nested", "NaN", "infinity"],
+)
+def test_a_result_that_no_database_keeps_is_bad_input_and_changes_nothing(given: Given, result: dict[str, Any]) -> None:
+    claim = given.running(JobType.COSTS)
+    before = given.everything(claim.job_id)
+
+    with pytest.raises(BadInput, match=r"^result: ") as caught:
+        given.commit(claim, result=result)
+
+    assert caught.value.field == "result"
+    assert given.everything(claim.job_id) == before
+    assert number_of_next(given) == 1
+
+
+@pytest.mark.parametrize("dataset_id", [2**63, 0, -1])
+def test_a_dataset_that_no_database_can_number_is_bad_input_and_changes_nothing(given: Given, dataset_id: int) -> None:
+    claim = given.running()
+    before = given.everything(claim.job_id)
+
+    with pytest.raises(BadInput, match=r"^dataset_id: ") as caught:
+        given.commit(claim, dataset_id=dataset_id)
+
+    assert caught.value.field == "dataset_id"
+    assert given.everything(claim.job_id) == before
+
+
 def number_of_next(given: Given) -> int:
     return number_of(given, given.running())
 
@@ -622,6 +694,57 @@ def test_only_jobs_that_ended_without_publishing_are_discardable(given: Given) -
     assert given.dispatch.discardable([]) == []
 
 
+# --- a start that a later one has superseded ------------------------------------------------------------------------
+
+
+def superseded(given: Given) -> Executor:
+    """The earlier of two starts of one executor, after the later one has vouched for it."""
+    earlier, later = Executor("one", 1, "unix:/one.sock"), Executor("one", 2, "unix:/two.sock")
+    for start in (earlier, later):
+        given.dispatch.register(start, data_plane_id=given.plane.data_plane_id)
+    given.dispatch.confirm_lower_incarnations(later)
+    return earlier
+
+
+def test_a_superseded_start_claims_nothing(given: Given) -> None:
+    earlier = superseded(given)
+    job = given.pending()
+
+    assert given.start(executor=earlier) == []
+    assert given.job(job.job_id).state is JobState.PENDING
+    assert [claim.job_id for claim in given.start(executor=Executor("one", 2))] == [job.job_id]
+
+
+def test_a_superseded_start_is_told_to_close_all_that_it_holds(given: Given) -> None:
+    held = given.running(executor=Executor("one", 1))
+    superseded(given)
+    before = given.everything(held.job_id)
+    given.clock.advance(1)
+
+    answer = given.dispatch.attend({held.job_id: held.epoch})
+
+    assert answer == Attendance(renewed=[], closing=[held.job_id])
+    assert given.everything(held.job_id) == before
+
+
+def test_a_superseded_start_commits_nothing(given: Given) -> None:
+    held = given.running(executor=Executor("one", 1))
+    superseded(given)
+    before = given.everything(held.job_id)
+    given.clock.advance(1)
+
+    assert given.commit(held) == {}
+    assert given.everything(held.job_id) == before
+
+
+def test_a_commit_from_before_it_was_superseded_is_answered_as_it_was(given: Given) -> None:
+    held = given.running(executor=Executor("one", 1))
+    first = given.commit(held)
+    superseded(given)
+
+    assert given.commit(held) == first
+
+
 # --- registration and heartbeats ------------------------------------------------------------------------------------
 
 
@@ -635,6 +758,28 @@ def test_registering_answers_the_installations_name_every_time(given: Given) -> 
     }
 
     assert len(names) == 1
+
+
+def test_a_registration_that_is_repeated_under_its_token_is_answered_alike(given: Given) -> None:
+    plane, token = given.plane.data_plane_id, uuid4()
+
+    first = given.dispatch.register(Executor("one", 1), data_plane_id=plane, token=token)
+    again = given.dispatch.register(Executor("one", 1), data_plane_id=plane, token=token)
+
+    assert again == first
+
+
+@pytest.mark.parametrize("known", ["under another token", "superseded"])
+def test_a_registration_is_repeatable_by_the_registered_process_alone(given: Given, known: str) -> None:
+    plane, token = given.plane.data_plane_id, uuid4()
+    given.dispatch.register(Executor("one", 1), data_plane_id=plane, token=token)
+    if known == "superseded":
+        given.dispatch.register(Executor("one", 2), data_plane_id=plane, token=uuid4())
+
+    with pytest.raises(Refused):
+        given.dispatch.register(
+            Executor("one", 1), data_plane_id=plane, token=token if known == "superseded" else uuid4()
+        )
 
 
 @pytest.mark.parametrize("incarnation", [4, 5])

@@ -1,17 +1,21 @@
 """Ending cancellations: with a receipt, or by completing what was committed."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import monotonic
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
+from control_plane import statements
 from control_plane.jobs import Assignment, Hold, Outcome, Process, Receipt, Settled, Settlement
 from control_plane.lifecycle import JobState
 from control_plane.store import Store
-from tests.integration.given import EXECUTOR, LEASE_SECONDS, Clock, Given, at_once, receipt_at
+from tests.integration.given import ASKER, EXECUTOR, LEASE_SECONDS, Clock, Given, at_once, put_job, receipt_at
 
 
 def settle(given: Given, *settlements: Settlement, worker: str = "w1") -> list[Settled]:
@@ -279,6 +283,64 @@ def test_a_receipt_for_what_was_completed_meanwhile_has_not_landed(given: Given)
 
     assert given.job(held.work.job_id).state is JobState.COMPLETED
     assert not refused.landed
+
+
+def test_a_cancellation_that_was_left_open_by_a_job_that_ended_is_settled_with_its_lease(given: Given) -> None:
+    left = put_job(given, "completed", committed=True, cancellation=True)
+    ended_at = given.job(left.job_id).ended_at
+    given.clock.advance(60)
+
+    [settled] = settle(given, Settlement(left.job_id, left.lease, None))
+
+    cancellation = given.job(left.job_id).cancellation
+    assert settled == Settled(left.job_id, landed=True, settled_at=ended_at)
+    assert cancellation is not None
+    assert cancellation.settled_at == ended_at
+
+
+def test_under_another_lease_what_was_left_open_stays_so(given: Given) -> None:
+    left = put_job(given, "completed", committed=True, cancellation=True)
+    before = given.everything(left.job_id)
+
+    [refused] = settle(given, Settlement(left.job_id, uuid4(), None))
+
+    assert not refused.landed
+    assert given.everything(left.job_id) == before
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_a_request_that_lands_while_its_job_is_being_completed_is_settled_by_the_next_round(
+    given: Given, store: Store
+) -> None:
+    """On Postgres what follows from a move does not see rows that were written while the move waited."""
+    claim = given.committed()
+    complete = partial(given.dispatch.complete, [claim.job_id], actor=Process(EXECUTOR.executor_id))
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.transaction() as requesting:
+            wanted, asker = [{"job_id": claim.job_id}], msgspec.to_builtins(ASKER)
+            requesting.perform(statements.request_cancellation(), wanted, actor=asker, reason=None)
+            completing = pool.submit(complete)
+            until_somebody_waits(store)
+        assert completing.result(30) == [claim.job_id]
+    for held in given.claim():
+        settle(given, Settlement(held.work.job_id, held.lease, None))
+
+    job = given.job(claim.job_id)
+    assert job.state is JobState.COMPLETED
+    assert job.cancellation is not None
+    assert job.cancellation.settled_at == job.ended_at
+    given.clock.advance(3600)
+    assert given.claim() == []
+
+
+def until_somebody_waits(store: Store) -> None:
+    """Return once another connection waits for a row that this one has locked."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deadline = monotonic() + 30
+    with store.engine.connect() as connection:
+        while not connection.scalar(waiting):
+            assert monotonic() < deadline, "nobody waits"
 
 
 # --- a poisoned row harms only itself -------------------------------------------------------------------------------

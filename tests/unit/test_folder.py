@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.errors import Refused
-from workers.engines.folder import IDENTITY, LOCK, Folder
+from workers.engines.folder import DISOWNED, IDENTITY, LOCK, Folder
 
 HOLD = """
 import sys, time
@@ -124,6 +124,30 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Refused, match="cannot be written"):
         Folder.open(tmp_path / "file")
+
+
+def test_a_folder_that_was_disowned_is_refused_at_every_later_start_and_comes_no_further(tmp_path: Path) -> None:
+    folder = Folder.open(tmp_path)
+    folder.disown("data_folder: it was copied or restored")
+    folder.close()
+    before = (tmp_path / IDENTITY).read_bytes()
+
+    for _ in range(3):
+        with pytest.raises(Refused, match=rf"^data_folder: it was copied or restored \(.*{DISOWNED}") as refused:
+            Folder.open(tmp_path)
+
+        assert refused.value.field == "data_folder"
+    assert (tmp_path / IDENTITY).read_bytes() == before
+
+
+def test_a_disowned_folder_is_taken_again_once_somebody_has_removed_the_mark(tmp_path: Path) -> None:
+    folder = Folder.open(tmp_path)
+    folder.disown("data_folder: it was copied or restored")
+    folder.close()
+
+    (tmp_path / DISOWNED).unlink()
+
+    assert reopened(tmp_path) == 2
 
 
 def reopened(path: Path) -> int:

@@ -224,6 +224,31 @@ def test_what_the_engine_does_not_answer_stays_unknown() -> None:
     assert [seen.status for seen in looked_at.listing.runs] == [RunStatus.UNKNOWN]
 
 
+@pytest.mark.parametrize("status", list(RunStatus))
+def test_a_handle_that_names_another_jobs_run_proves_nothing(status: RunStatus) -> None:
+    looked_at = case()
+    of_another = Run(UUID(int=9), TAG.replace(str(JOB), str(UUID(int=9))), HANDLE, status)
+    judgements = []
+
+    for second in (1.0, 2.0, 3.0):
+        looked_at.listing = shown()
+        looked_at.observed({HANDLE: of_another})
+        judgements.append(judge(looked_at, closed_before=True, begun_at=second))
+
+    assert all(isinstance(j, Unsettled) and j.waiting is Waiting.HANDLE_UNKNOWN and j.hopeless for j in judgements)
+
+
+def test_what_only_a_handle_names_is_not_stopped() -> None:
+    looked_at = case()
+
+    looked_at.listing = shown()
+    of_the_handle_alone = looked_at.stoppable
+    looked_at.listing = shown(run(RunStatus.ACTIVE))
+    shown_as_its_own = looked_at.stoppable
+
+    assert (of_the_handle_alone, shown_as_its_own) == ((), (run(RunStatus.ACTIVE),))
+
+
 def test_the_ladder_is_climbed_only_when_a_rungs_time_is_up() -> None:
     climber = case()
 

@@ -1,0 +1,83 @@
+"""What the store makes of the database's errors: which are an absence, to be waited for, and which a fault."""
+
+from sqlite3 import Connection
+
+import psycopg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from control_plane.errors import StoreUnavailable
+from control_plane.store import Store, Transaction
+
+#: How each database is told, on a new connection, to wait for a lock no longer than a millisecond.
+IMPATIENCE = {"postgresql": "SET lock_timeout = 1", "sqlite": "PRAGMA busy_timeout = 1"}
+LOCK = {"postgresql": "LOCK TABLE audit", "sqlite": "DELETE FROM audit WHERE 1 = 0"}
+READ_ONLY = {"postgresql": "SET TRANSACTION READ ONLY", "sqlite": "PRAGMA query_only = ON"}
+NO_JSON = {"postgresql": "SELECT '{'::jsonb", "sqlite": "SELECT json('{')"}
+
+
+def run(store: Store, *statements: str) -> None:
+    """Run them in one transaction of the store's."""
+    with store.transaction() as transaction:
+        run_in(transaction, *statements)
+
+
+def run_in(transaction: Transaction, *statements: str) -> None:
+    for statement in statements:
+        transaction._connection.exec_driver_sql(statement)
+
+
+@pytest.fixture
+def database(store: Store) -> str:
+    return store.engine.dialect.name
+
+
+@pytest.fixture
+def impatient(store: Store, database: str) -> Store:
+    """A store whose connections give up at once on what somebody else has locked."""
+
+    @event.listens_for(store.engine, "connect")
+    def set_up(connection: psycopg.Connection | Connection, _record: object) -> None:
+        connection.execute(IMPATIENCE[database])
+        connection.commit()
+
+    store.engine.dispose()
+    return store
+
+
+def test_a_lock_that_somebody_else_holds_is_an_absence(impatient: Store, database: str) -> None:
+    with impatient.transaction() as somebody_else:
+        run_in(somebody_else, LOCK[database])
+
+        with pytest.raises(StoreUnavailable, match="lock") as caught:
+            run(impatient, "SELECT * FROM audit")
+
+    assert isinstance(caught.value.__cause__, DBAPIError)
+
+
+def test_a_database_that_lets_nobody_write_is_away(store: Store, database: str) -> None:
+    with pytest.raises(StoreUnavailable, match=r"read.?only"):
+        run(store, READ_ONLY[database], "DELETE FROM audit")
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_a_statement_that_takes_longer_than_it_may_is_an_absence(store: Store) -> None:
+    with pytest.raises(StoreUnavailable, match="statement timeout"):
+        run(store, "SET LOCAL statement_timeout = 1", "SELECT pg_sleep(60)")
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_a_connection_that_the_server_ended_is_an_absence(store: Store) -> None:
+    with pytest.raises(StoreUnavailable, match="terminat"):
+        run(store, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_a_document_that_is_no_json_is_a_fault_and_no_absence(store: Store, database: str) -> None:
+    with pytest.raises(DBAPIError, match=r"(?i)json"):
+        run(store, NO_JSON[database])
+
+
+def test_a_statement_that_is_wrong_is_a_fault_and_no_absence(store: Store) -> None:
+    with pytest.raises(DBAPIError, match=r"(?i)syntax"):
+        run(store, "SELEKT 1")
