@@ -67,8 +67,8 @@ def test_the_job_of_a_killed_executor_stays_running_until_its_cancellation_is_re
     assert site.rows(OUTPUTS) == []
 
 
-def test_a_killed_executor_is_waited_for_and_delays_nobody_else(site: Site) -> None:
-    plane = site.plane()
+def test_a_killed_executor_is_waited_for_and_delays_nobody_else(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
     executor = site.executor(plane, slots=1)
     (job_id,) = site.submit_running(plane)
     site.executor(plane, "other", slots=1)

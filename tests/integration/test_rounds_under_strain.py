@@ -1,4 +1,4 @@
-"""What a round never does, and what it still gets done, while the engine drops stops, is slow, hangs or is at a loss."""
+"""What a round never does, and what it still gets done, while its engine drops stops, is slow, hangs or is lost."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +37,8 @@ class Interfered(Bench):
     meanwhile: Callable[[], object] = lambda: None
 
     async def pause(self, seconds: float) -> None:
-        self.meanwhile()
         await super().pause(seconds)
+        self.meanwhile()
 
 
 def receipt_of(given: Given, work: Work) -> Receipt:
