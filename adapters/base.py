@@ -107,7 +107,10 @@ class Adapter(Protocol):
         """Move the pointers for committed jobs, only ever to a higher number; answers those that are published now."""
 
     async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
-        """Remove what unpublished jobs wrote; answers by job what it removed (empty: nothing is left). Repeatable."""
+        """Remove what unpublished jobs wrote, except what is still being written; answers by job what it removed.
+
+        Repeatable: what was left now is removed later.
+        """
 
     async def check(self) -> Check:
         """Can work on this plane be cancelled now?"""

@@ -15,7 +15,7 @@ from control_plane.lifecycle import JobState
 from workers.demo.actors import Actor, stop_all
 from workers.demo.example import load, published_rows
 from workers.demo.liar import IGNORE_STOP
-from workers.demo.parts import Condition, MissedError, Part
+from workers.demo.parts import Condition, MissedError, Part, has_ended
 
 LOGS = "logs"
 LOOK_EVERY_SECONDS = 0.1
@@ -162,12 +162,12 @@ class Stage:
         return part.job
 
     async def see(self, part: Part, condition: Condition, what: str, *, seconds: float = SEE_WITHIN_SECONDS) -> None:
-        """Look until it is so. Raises MissedError when it is not in time, or when a process ends by itself."""
+        """Look until it is so. Raises MissedError when it cannot be any more, or a process ends by itself."""
         deadline = time.monotonic() + seconds
         while not condition(self.look(part)):
             self._refuse_dead_actors()
-            if time.monotonic() > deadline:
-                raise MissedError(f"{what} was not seen within {seconds:g} s: it is {part.now.state.value}")
+            if has_ended(part.now) or time.monotonic() > deadline:
+                raise MissedError(f"{what} was not seen, within {seconds:g} s at most: it is {part.now.state.value}")
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def keep_seeing(self, part: Part, condition: Condition, what: str, *, seconds: float) -> None:
