@@ -22,17 +22,17 @@ def add_plane(connection: psycopg.Connection) -> None:
 
 def add_running(connection: psycopg.Connection, count: int) -> None:
     """Jobs that run, with a handle and an executor that has closed them: nothing more of them can start."""
-    _add_jobs(connection, count, state="running", moved_from="pending", receipt=None, ended=False)
+    _add_jobs(connection, count, state="running", moved_from="pending", receipt=None)
 
 
 def add_requested(connection: psycopg.Connection, count: int) -> None:
     """The same, and somebody asked for their cancellation a millisecond after each other: all are due."""
-    _add_jobs(connection, count, state="pending_cancellation", moved_from="running", receipt=None, ended=False)
+    _add_jobs(connection, count, state="pending_cancellation", moved_from="running", receipt=None)
 
 
 def add_ended(connection: psycopg.Connection, count: int) -> None:
-    """The same, cancelled and settled."""
-    _add_jobs(connection, count, state="cancelled", moved_from="pending_cancellation", receipt=_RECEIPT, ended=True)
+    """The same, cancelled and settled; without audit rows, which nothing that is measured on them looks at."""
+    _add_jobs(connection, count, state="cancelled", moved_from="pending_cancellation", receipt=_RECEIPT)
 
 
 def _add_jobs(connection: psycopg.Connection, count: int, **fields: Any) -> None:
@@ -75,7 +75,7 @@ SELECT job_id, %(plane)s, %(state)s, %(moved_from)s, 'materialize-view',
        %(executor)s, 1, %(incarnation)s, gen_random_uuid(), now(), now(),
        jsonb_build_object('engine', %(engine)s::text, 'incarnation', %(incarnation)s::text, 'run_id', job_id),
        %(receipt)s::jsonb, now() - interval '1 hour' + number * interval '1 millisecond', now(),
-       CASE WHEN %(ended)s THEN now() END
+       CASE WHEN %(state)s = 'cancelled' THEN now() END
 FROM (SELECT number, uuidv7() AS job_id FROM generate_series(1, %(count)s) AS number), installation
 """
 _CANCELLATIONS = """
@@ -88,9 +88,8 @@ _MOVES = """
 INSERT INTO audit (job_id, move, from_state, to_state, actor, moved_at)
 SELECT job_id, move, from_state, to_state, request_source, created_at
 FROM jobs, (VALUES (1, 'submit', NULL, 'pending'), (2, 'start', 'pending', 'running'),
-                   (3, 'request_cancellation', 'running', 'pending_cancellation'),
-                   (4, 'cancel', 'pending_cancellation', 'cancelled')) AS moves (number, move, from_state, to_state)
-WHERE state = %(state)s
-  AND number <= CASE state WHEN 'running' THEN 2 WHEN 'pending_cancellation' THEN 3 ELSE 4 END
+                   (3, 'request_cancellation', 'running', 'pending_cancellation')
+           ) AS moves (number, move, from_state, to_state)
+WHERE state = %(state)s AND number <= CASE state WHEN 'running' THEN 2 WHEN 'pending_cancellation' THEN 3 ELSE 0 END
 ORDER BY created_at, number
 """

@@ -4,6 +4,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Text, literal, update
 from structlog.testing import capture_logs
 
@@ -66,7 +67,7 @@ def test_an_assignment_tells_what_to_cancel_and_who_asked(given: Given) -> None:
     assert assignment.work.job_id == claim.job_id
     assert assignment.work.tag == work_tag(installation, given.plane.data_plane_id, claim.job_id) == claim.tag
     assert assignment.work.handle is None
-    assert assignment.work.executor == EXECUTOR
+    assert assignment.work.executor == structs.replace(EXECUTOR, registered=EXECUTOR.incarnation)
     assert assignment.work.incarnation == "engine-1"
     assert assignment.work.publication is None
     assert assignment.data_plane_id == given.plane.data_plane_id
@@ -89,7 +90,7 @@ def test_it_tells_the_handle_once_that_is_known(given: Given) -> None:
     assert assignment.work.handle == handle
 
 
-def test_it_tells_the_executors_address_of_today_and_the_incarnation_of_the_claim(given: Given) -> None:
+def test_it_tells_the_executors_address_and_start_of_today_and_the_incarnation_of_the_claim(given: Given) -> None:
     given.dispatch.register(EXECUTOR, data_plane_id=given.plane.data_plane_id)
     given.requested()
     moved = Executor(EXECUTOR.executor_id, 2, "unix:/run/two.sock")
@@ -97,7 +98,7 @@ def test_it_tells_the_executors_address_of_today_and_the_incarnation_of_the_clai
 
     [assignment] = given.claim()
 
-    assert assignment.work.executor == Executor(EXECUTOR.executor_id, 1, "unix:/run/two.sock")
+    assert assignment.work.executor == Executor(EXECUTOR.executor_id, 1, "unix:/run/two.sock", registered=2)
 
 
 def test_it_tells_of_the_commit_and_the_publication(given: Given) -> None:

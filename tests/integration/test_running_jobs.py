@@ -793,7 +793,7 @@ def test_a_start_that_is_known_already_is_refused_and_changes_nothing(given: Giv
     given.requested(executor=Executor("one", 5))
     [held] = given.claim()
     assert caught.value.field == "data_folder"
-    assert held.work.executor == Executor("one", 5, "unix:/first")
+    assert held.work.executor == Executor("one", 5, "unix:/first", registered=5)
 
 
 def test_a_start_on_another_plane_is_refused_naming_the_plane_it_belongs_to(given: Given) -> None:
