@@ -231,7 +231,12 @@ class Dispatch:
         of the executor that a later one has superseded gets nothing.
         """
         if epoch is not None:
-            before = self._store.perform(statements.select_epoch(), executor_id=executor.executor_id, of_epoch=epoch)
+            before = self._store.perform(
+                statements.select_epoch(),
+                executor_id=executor.executor_id,
+                by_incarnation=executor.incarnation,
+                of_epoch=epoch,
+            )
             if before:
                 return [_claim(row) for row in before]
         started = self._store.perform(

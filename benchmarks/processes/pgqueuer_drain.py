@@ -1,6 +1,8 @@
-"""PgQueuer, as its own benchmark runs it: asyncpg, uvloop, drain mode; batches of a hundred, every table durable.
+"""PgQueuer, as its own benchmark runs it (asyncpg, uvloop, drain mode), tuned as its guide says for short jobs.
 
-Arguments: ``prepare`` and how many jobs, or ``drain``. The database is named by libpq's environment.
+The guide: larger batches (it gets ours; a hundred are a quarter slower), its autovacuum settings, one connection, and
+tables that survive a crash, its default. Arguments: ``prepare`` and how many jobs, or ``drain``. The database is named
+by libpq's environment.
 """
 
 import sys
@@ -14,13 +16,16 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 from pgqueuer.types import QueueExecutionMode
 
-BATCH = 100
+from workers.canceller import Limits
+
+BATCH = Limits().batch_size
 
 
 async def prepare(count: int) -> None:
     """Install its tables and enqueue jobs that do nothing."""
     queries = Queries(AsyncpgDriver(await asyncpg.connect()))
     await queries.install()
+    await queries.optimize_autovacuum()
     await queries.enqueue(["nothing"] * count, [None] * count, [0] * count)
 
 

@@ -50,10 +50,6 @@ _CLAIM = (
 def start() -> Chain:
     """Start at most ``:room`` pending jobs of ``:plane`` whose type is in ``:rows``, oldest first."""
     pending = jobs.alias("due")
-    not_superseded = ~exists().where(
-        executors.c.executor_id == bindparam("executor_id", type_=Text),
-        executors.c.incarnation > bindparam("by_incarnation", type_=Integer),
-    )
     due = (
         select(pending.c.job_id)
         .where(
@@ -68,7 +64,7 @@ def start() -> Chain:
     first = move(
         Trigger.START,
         among(jobs.c.job_id, due),
-        not_superseded,
+        _not_superseded(),
         executor=bindparam("executor_id", type_=Text),
         executor_incarnation=bindparam("by_incarnation", type_=Integer),
         engine_incarnation=bindparam("by_engine_incarnation", type_=Text),
@@ -76,6 +72,14 @@ def start() -> Chain:
         attended_at=now(),
     ).returning(jobs.c.type, jobs.c.input, jobs.c.tag, jobs.c.epoch, jobs.c.created_at)
     return Chain(first, (audited(Trigger.START, actor()),), _claims)
+
+
+def _not_superseded() -> ColumnElement[bool]:
+    """No later start of the asking executor is registered."""
+    return ~exists().where(
+        executors.c.executor_id == bindparam("executor_id", type_=Text),
+        executors.c.incarnation > bindparam("by_incarnation", type_=Integer),
+    )
 
 
 def _claims(started: FromClause) -> Select[Any]:
@@ -246,7 +250,10 @@ def select_epoch() -> Select[Any]:
         .where(
             jobs.c.executor == bindparam("executor_id", type_=Text),
             jobs.c.epoch == bindparam("of_epoch", type_=Uuid),
+            jobs.c.state == JobState.RUNNING.value,
+            jobs.c.executor_closed_at.is_(None),
             jobs.c.ended_at.is_(None),
+            _not_superseded(),
         )
     )
 

@@ -454,6 +454,25 @@ async def test_an_earlier_incarnation_proves_nothing(tmp_path: Path) -> None:
         assert await plane.adapter.observe([run]) == {}
 
 
+@pytest.mark.parametrize("registered", [1, 3])
+async def test_a_later_incarnation_that_is_not_the_registered_one_proves_nothing(
+    tmp_path: Path, registered: int
+) -> None:
+    async with served(tmp_path) as first:
+        work = first.work()
+    async with served(tmp_path) as second:
+        work = structs.replace(work, executor=structs.replace(second.executor, incarnation=1, registered=registered))
+        run = Run(work.job_id, work.tag, run_handle(first.executor.executor_id, "1", work.job_id), RunStatus.ACTIVE)
+
+        listing = (await second.adapter.find([work]))[work.job_id]
+
+        assert not listing.complete
+        assert listing.trouble is not None
+        assert f"as incarnation 2, but {registered} is registered" in listing.trouble.detail
+        assert await second.adapter.close([work]) == frozenset()
+        assert await second.adapter.observe([run]) == {}
+
+
 async def test_another_executor_at_the_address_proves_nothing(tmp_path: Path) -> None:
     async with served(tmp_path) as plane:
         other = Executor("job-executor-other", 1, plane.executor.address)

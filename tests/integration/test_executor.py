@@ -463,10 +463,9 @@ async def test_failed_is_written_only_once_nothing_of_the_job_runs(given: Given,
             await until(lambda: calls.count("follow") == 2 or "fail" in calls)
         finally:
             yielding.set()
-        job = await place.reached(job_id, JobState.FAILED)
+        await place.reached(job_id, JobState.FAILED)
 
     assert seen == [RunStatus.STOPPED]
-    assert "RuntimeError" in job.failures[0].message or "TaskGroup" in job.failures[0].message
 
 
 # --- draining

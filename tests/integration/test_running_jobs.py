@@ -138,6 +138,27 @@ def test_a_claim_that_is_repeated_under_its_epoch_is_answered_alike_and_starts_n
     assert [claim.job_id for claim in (*first, *next_)] == jobs
 
 
+def test_a_superseded_start_that_repeats_its_claim_gets_nothing(given: Given) -> None:
+    plane = given.plane.data_plane_id
+    earlier, later = Executor("one", 1), Executor("one", 2)
+    given.dispatch.register(earlier, data_plane_id=plane)
+    given.pending()
+    epoch = uuid4()
+    start_under(given, epoch, earlier)
+    given.dispatch.register(later, data_plane_id=plane)
+
+    assert start_under(given, epoch, earlier) == []
+
+
+def test_a_repeated_claim_answers_nothing_whose_cancellation_was_requested(given: Given) -> None:
+    job = given.pending()
+    epoch = uuid4()
+    start_under(given, epoch)
+    given.request(job.job_id)
+
+    assert start_under(given, epoch) == []
+
+
 def start_under(given: Given, epoch: UUID, executor: Executor = EXECUTOR) -> list[Claim]:
     """As many as two jobs."""
     return given.dispatch.start(
