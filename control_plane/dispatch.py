@@ -107,12 +107,13 @@ class Dispatch:
         """Those that had landed already under the same lease, as what they say: their answer was lost."""
         if not settlements:
             return {}
-        self._store.perform(statements.settle_ended(), settlements)
+        left_open = {row["job_id"] for row in self._store.perform(statements.settle_ended(), settlements)}
         cancelled = {item.job_id: item.receipt is not None for item in settlements}
         return {
             row["job_id"]: row["settled_at"]
             for row in self._store.perform(statements.select_settled(), settlements)
             if (JobState(row["state"]) in RECEIPTED_STATES) == cancelled[row["job_id"]]
+            and not (cancelled[row["job_id"]] and row["job_id"] in left_open)  # another's receipt, not this one
         }
 
     def _each_for_itself(

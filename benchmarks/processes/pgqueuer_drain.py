@@ -1,8 +1,7 @@
 """PgQueuer, as its own benchmark runs it (asyncpg, uvloop, drain mode), tuned as its guide says for short jobs.
 
-The guide: larger batches (it gets ours; a hundred are a quarter slower), its autovacuum settings, one connection, and
-tables that survive a crash, its default. Arguments: ``prepare`` and how many jobs, or ``drain``. The database is named
-by libpq's environment.
+The guide: larger batches, its autovacuum settings, one connection, and tables that survive a crash, its default.
+Arguments: ``prepare`` and how many jobs, or ``drain`` and the batch size. The database is named by libpq's environment.
 """
 
 import sys
@@ -16,10 +15,6 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 from pgqueuer.types import QueueExecutionMode
 
-from workers.canceller import Limits
-
-BATCH = Limits().batch_size
-
 
 async def prepare(count: int) -> None:
     """Install its tables and enqueue jobs that do nothing."""
@@ -29,7 +24,7 @@ async def prepare(count: int) -> None:
     await queries.enqueue(["nothing"] * count, [None] * count, [0] * count)
 
 
-async def drain() -> None:
+async def drain(batch_size: int) -> None:
     """Run every job; print when the first one began."""
     began_at: list[float] = []
 
@@ -39,9 +34,9 @@ async def drain() -> None:
 
     peer = PgQueuer(AsyncpgDriver(await asyncpg.connect()))
     peer.entrypoint("nothing")(nothing)
-    await peer.run(batch_size=BATCH, mode=QueueExecutionMode.drain, dequeue_timeout=timedelta(seconds=0.1))
+    await peer.run(batch_size=batch_size, mode=QueueExecutionMode.drain, dequeue_timeout=timedelta(seconds=0.1))
     print(began_at[0])
 
 
 if __name__ == "__main__":
-    uvloop.run(drain() if sys.argv[1] == "drain" else prepare(int(sys.argv[2])))
+    uvloop.run({"prepare": prepare, "drain": drain}[sys.argv[1]](int(sys.argv[2])))

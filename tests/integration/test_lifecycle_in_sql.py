@@ -190,7 +190,8 @@ def test_a_move_leads_where_the_table_says_or_changes_nothing(
 
     after = given.everything(put.job_id)
     if expected == NOTHING:
-        assert after == before
+        assert (after["jobs"], after["audit"]) == (before["jobs"], before["audit"])
+        assert after == before or before["jobs"][0]["ended_at"] is not None  # a cancellation left open is closed
     elif expected == HINT:
         assert after["jobs"][0] | {"updated_at": None} == before["jobs"][0] | {"updated_at": None}
         assert after["audit"] == []

@@ -194,7 +194,7 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
             answer = self.given.dispatch.attend({claim.job_id: claim.epoch})
 
             job = self.known[claim.job_id]
-            assert bool(answer.renewed) == (job.state == "running") != bool(answer.closing)
+            assert bool(answer.renewed) == (job.state == "running" and job.closed_at is None) != bool(answer.closing)
             if answer.renewed:
                 job.attended_at = self.clock.now
 
@@ -215,7 +215,7 @@ def machine_over(template: Path) -> type[RuleBasedStateMachine]:
             answer = self.given.dispatch.commit([item], executor=self.executor)
 
             job = self.known[claim.job_id]
-            if own and job.state == "running" and job.number is None:
+            if own and job.state == "running" and job.closed_at is None and job.number is None:
                 assert answer[claim.job_id] is not None
                 publication = answer[claim.job_id]
                 assert publication is not None
