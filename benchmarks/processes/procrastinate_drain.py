@@ -1,6 +1,7 @@
 """Procrastinate: asynchronous tasks on a psycopg pool, many at a time in one worker, uvloop.
 
-Arguments: ``prepare`` and how many jobs, or ``drain`` and how many run at a time. The database is named by libpq's environment.
+Arguments: ``prepare`` and how many jobs, or ``drain`` and how many run at a time. The database is named by libpq's
+environment.
 """
 
 import sys
