@@ -57,15 +57,14 @@ def main() -> int:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all but the last"
-    )
+    known = ", ".join(BENCHMARKS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all but the last")
     parser.add_argument("--quick", action="store_true", help="small sizes, for developing")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     asked = parser.parse_args()
     for name in asked.names:
         if name not in BENCHMARKS:
-            parser.error(f"{name} is none of {', '.join(BENCHMARKS)}")
+            parser.error(f"{name} is none of {known}")
     return asked
 
 
