@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,8 @@ class Site:
         wanted = ["--data-plane", str(plane), "--data-folder", str(self.folder / folder), "--slots", str(slots)]
         started = self.start(folder, "workers", "executor", *wanted)
         started.until_event("executor_started")
-        started.be_nice()
+        if slots > 4:
+            started.be_nice()
         return started
 
     def liar(self, plane: UUID, folder: str = "liar", *, slots: int = 4) -> Started:
@@ -156,7 +157,6 @@ class Site:
         settings = {"COUNTERMAND_EXECUTOR__SLOTS": str(slots)}
         started = self.start(folder, "workers.demo.liar", str(plane), str(self.folder / folder), **settings)
         started.until_event("executor_started")
-        started.be_nice()
         return started
 
     def lift_fault(self, folder: str = "liar") -> None:
@@ -180,9 +180,10 @@ class Site:
         return self.intake.submit(NewJob(plane, JobType.MATERIALIZE_VIEW, view_input(sql)), PERSON).job_id
 
     def submit_running(self, plane: UUID, count: int = 1) -> list[UUID]:
-        """Jobs that would run for minutes, each seen running under its handle."""
+        """Jobs that would run for minutes, each seen executing: a run that is still queued would end at any stop."""
         job_ids = [self.submit(plane) for _ in range(count)]
         until(lambda: all(self.is_running(job_id) for job_id in job_ids), what="that all jobs run")
+        until(lambda: self.executing().issuperset(job_ids), what="that all runs execute")
         return job_ids
 
     def request(self, job_id: UUID) -> Job:
@@ -209,11 +210,22 @@ class Site:
     # --- engines
 
     def active_runs(self, folder: str = "data") -> set[UUID]:
-        """The jobs whose runs are active, in the engine's own word."""
-        transport = httpx.HTTPTransport(uds=str(self.folder / folder / SOCKET))
+        """The jobs whose runs are active, as the engine says itself."""
+        return {UUID(run["job_id"]) for run in self._runs(self.folder / folder)}
+
+    def executing(self) -> set[UUID]:
+        """The jobs whose statements were submitted, on whichever engine answers."""
+        runs: set[UUID] = set()
+        for socket in self.folder.glob(f"*/{SOCKET}"):
+            with suppress(httpx.TransportError):  # a killed executor left it
+                runs |= {UUID(run["job_id"]) for run in self._runs(socket.parent) if run["word"] == "executing"}
+        return runs
+
+    def _runs(self, folder: Path) -> list[dict[str, Any]]:
+        transport = httpx.HTTPTransport(uds=str(folder / SOCKET))
         with httpx.Client(transport=transport, base_url="http://executor") as client:
-            runs = client.get("/v1/running").raise_for_status().json()["runs"]
-        return {UUID(run["job_id"]) for run in runs}
+            runs: list[dict[str, Any]] = client.get("/v1/running").raise_for_status().json()["runs"]
+        return runs
 
     def rows(self, sql: str, folder: str = "data") -> list[tuple[Any, ...]]:
         """What a reader of the folder's data sees; its executor must have ended."""
