@@ -59,9 +59,9 @@ def pgqueuer(effort: Effort) -> Peer:
     return Peer("pgqueuer", "pgqueuer_drain", 100, _PGQUEUER_ENDED, effort)
 
 
-def pgqueuer_250(effort: Effort) -> Peer:
-    """PgQueuer with batches as large as our worker's: beyond what it documents, and faster."""
-    return Peer("pgqueuer_250", "pgqueuer_drain", 250, _PGQUEUER_ENDED, effort)
+def pgqueuer_400(effort: Effort) -> Peer:
+    """PgQueuer with batches as large as our worker's: beyond what it documents, and faster. Run when it is named."""
+    return Peer("pgqueuer_400", "pgqueuer_drain", 400, _PGQUEUER_ENDED, effort)
 
 
 def procrastinate(effort: Effort) -> Peer:

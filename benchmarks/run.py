@@ -31,10 +31,10 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "wakeup": Wakeup,
     "claim_growth": ClaimGrowth,
     "idle": Idle,
-    "peer_pgqueuer_250": peers.pgqueuer_250,
+    "peer_pgqueuer_400": peers.pgqueuer_400,
 }
 #: Only measured when named.
-EXTRA = {"peer_pgqueuer_250"}
+EXTRA = {"peer_pgqueuer_400"}
 LATEST = Path(__file__).parent / "out" / "latest.json"
 
 out = Console(width=100)

@@ -6,7 +6,7 @@ A JSON line costs some 9 µs, the write included: half of what structlog's own r
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -26,7 +26,8 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto", *, st
     """Send structlog's events and the libraries' log records of at least *level* to *stream*, by default stderr.
 
     *log_format* ``auto`` writes JSON lines unless *stream* is a terminal. Every line has ``timestamp`` (UTC), ``level``
-    and ``event``; what `structlog.contextvars` holds is added. Tracebacks never show the values of variables.
+    and ``event``; what `structlog.contextvars` holds is added. Tracebacks never show the values of variables. An event
+    with ``each``, a list of dicts, is a line for each of them.
     """
     stream = stream or sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
@@ -56,19 +57,28 @@ def json_renderers() -> list[Processor]:
     """Processors that end in one line of UTF-8 JSON; a value that JSON lacks is written as its text."""
     encode = msgspec.json.Encoder(enc_hook=str).encode
 
-    def render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    def line(event: EventDict) -> bytes:
         try:
             return encode(event)
         except (TypeError, ValueError, OverflowError, UnicodeEncodeError):  # a key that is no text, say
             return encode({str(key): repr(value) for key, value in event.items()})
 
+    def render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+        return b"\n".join(map(line, spread(event)))
+
     return [structlog.processors.format_exc_info, render]
+
+
+def spread(event: EventDict) -> Iterator[EventDict]:
+    """The lines that an event stands for: one, or one for each dict in its ``each``, all else in common."""
+    each = event.pop("each", ({},))
+    return ({**event, **own} for own in each)
 
 
 def console_renderers(*, colors: bool) -> list[Processor]:
     """Processors that end in a line for people, its time local to nobody: UTC, to the millisecond."""
 
-    def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def shorten(event: EventDict) -> EventDict:
         moment, trace = event.pop("timestamp"), event.pop("exc_info", None)
         plain = msgspec.to_builtins(event, enc_hook=str)
         return {
@@ -78,7 +88,11 @@ def console_renderers(*, colors: bool) -> list[Processor]:
         }
 
     console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-    return [shorten, console]
+
+    def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        return "\n".join(str(console(logger, method, shorten(line))) for line in spread(event))
+
+    return [render]
 
 
 def wants_colors(stream: TextIO) -> bool:

@@ -74,7 +74,7 @@ class WorkerSettings(Section):
     """The canceller, ``countermand worker``."""
 
     name: Annotated[str, Field(min_length=1)] = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 250
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 400
     batches_in_flight: Annotated[int, Field(ge=1, le=16)] = 3
     lease_seconds: Seconds = 30.0
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0

@@ -11,11 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from uuid import UUID
 
 import structlog
 
-from adapters.base import Adapter, Listing, StopAnswer
+from adapters.base import Adapter, Listing, Run, StopAnswer
 from control_plane.errors import EngineUnavailable
 from control_plane.jobs import (
     Assignment,
@@ -40,7 +39,7 @@ log = structlog.get_logger()
 class Limits:
     """How much a canceller takes on, and how long it waits for what."""
 
-    batch_size: int = 250
+    batch_size: int = 400
     batches_in_flight: int = 3  #: a plane
     lease_seconds: float = 30.0
     drain_seconds: float = 20.0
@@ -75,7 +74,7 @@ class Canceller:
         self._outage = outage
         self._clock = clock
         self._jitter = jitter
-        self.held: dict[UUID, Case] = {}  #: what is leased and neither settled nor given back
+        self.held: set[Case] = set()  #: what is leased and neither settled nor given back
 
     def batches(self, assignments: Sequence[Assignment]) -> list[Sequence[Assignment]]:
         """Split a claim into what is worked together: suspects alone, and by executor where each answers for itself."""
@@ -90,7 +89,7 @@ class Canceller:
     def hold(self, assignments: Sequence[Assignment]) -> Sequence[Case]:
         """Open the cases of a batch; they count as held from now on."""
         cases = [Case.opened(assignment) for assignment in assignments]
-        self.held.update({case.job_id: case for case in cases})
+        self.held.update(cases)
         return cases
 
     async def work(self, cases: Sequence[Case]) -> None:
@@ -116,12 +115,11 @@ class Canceller:
             await self._give_up(cases, Unsettled(Waiting.ADAPTER_ERROR, detail))
 
     def _still_held(self, cases: Sequence[Case]) -> list[Case]:
-        """Those that this round still holds; a later round of ours may hold the same job under another lease."""
-        return [case for case in cases if self.held.get(case.job_id) is case]
+        """Those that this round still holds; a later round of ours may hold the same job as another case."""
+        return [case for case in cases if case in self.held]
 
     def _let_go(self, cases: Sequence[Case]) -> None:
-        for case in self._still_held(cases):
-            del self.held[case.job_id]
+        self.held.difference_update(cases)
 
     async def _work(self, cases: Sequence[Case]) -> None:
         never_claimed, committed, open_ = _sorted_by_what_is_known(cases)
@@ -145,15 +143,15 @@ class Canceller:
     async def stop(self, cases: Sequence[Case]) -> None:
         """Stop what is not known to have ended, on each case's rung. What the engine answers is not evidence."""
         now = self._clock.now()
-        rungs: defaultdict[Rung, list[Case]] = defaultdict(list)
+        rungs: defaultdict[Rung, list[tuple[Case, tuple[Run, ...]]]] = defaultdict(list)
         for case in cases:
-            if case.stoppable:
-                rungs[climb(case, now, self._limits.patience)].append(case)
+            if runs := case.stoppable:
+                rungs[climb(case, now, self._limits.patience)].append((case, runs))
                 case.first_stop_at = case.first_stop_at or now
         for rung, stopped in rungs.items():
-            answers = await self._adapter.stop([run for case in stopped for run in case.stoppable], rung)
-            for case in stopped:
-                heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in case.stoppable])
+            answers = await self._adapter.stop([run for _, runs in stopped for run in runs], rung)
+            for case, runs in stopped:
+                heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in runs])
 
     async def close(self, cases: Sequence[Case]) -> None:
         """End the sessions of jobs that nothing but time has closed: the engine's word is better than a clock."""

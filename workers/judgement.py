@@ -36,10 +36,14 @@ class Unsettled:
 Judgement = Ended | Unsettled
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Case:
-    """One cancellation in one round: what was claimed, and what has been learned since."""
+    """One cancellation in one round: what was claimed, and what has been learned since.
 
+    Equal to itself alone: another round of the same job is another case.
+    """
+
+    job_id: UUID
     assignment: Assignment
     closure: Closure | None
     rung: Rung | None
@@ -57,17 +61,13 @@ class Case:
     def opened(cls, assignment: Assignment) -> "Case":
         """A case as it stands when its round begins."""
         return cls(
+            job_id=assignment.work.job_id,
             assignment=assignment,
             closure=assignment.closure,
             rung=assignment.rung,
             rung_since=assignment.rung_since,
             first_stop_at=assignment.first_stop_at,
         )
-
-    @property
-    def job_id(self) -> UUID:
-        """The job whose cancellation it is."""
-        return self.assignment.work.job_id
 
     @property
     def active(self) -> tuple[Run, ...]:

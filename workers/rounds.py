@@ -136,6 +136,6 @@ class Rounds:
 
     def _holds(self) -> dict[UUID, list[Hold]]:
         return {
-            plane: [Hold(case.job_id, case.assignment.lease) for case in canceller.held.values()]
+            plane: [Hold(case.job_id, case.assignment.lease) for case in canceller.held]
             for plane, canceller in self._cancellers.items()
         }

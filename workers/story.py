@@ -5,9 +5,9 @@ Worker and plane are bound by whoever runs the round.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from control_plane.jobs import Postponed, Postponement, Settled, Settlement
 from control_plane.lifecycle import Trigger, destination
@@ -18,38 +18,39 @@ log = structlog.get_logger()
 
 def tell_settled(cases: Sequence[Case], settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
     """``cancellation_settled`` with the whole story, or ``settlement_stale`` when somebody else was first."""
-    bound = log.bind()  # once: the lazy logger would be bound anew for each line
+    stories = []
     for case, settlement, settled in zip(cases, settlements, answers, strict=True):
-        _tell_settled(bound, case, settlement, settled)
+        if settled.landed:
+            stories.append(_story(case, settlement, settled))
+        else:
+            log.info("settlement_stale", job=case.job_id)
+    if stories:
+        log.info("cancellation_settled", each=stories)
 
 
-def _tell_settled(log: FilteringBoundLogger, case: Case, settlement: Settlement, settled: Settled) -> None:
-    if not settled.landed:
-        log.info("settlement_stale", job=case.job_id)
-        return
+def _story(case: Case, settlement: Settlement, settled: Settled) -> dict[str, Any]:
     assignment, receipt = case.assignment, settlement.receipt
     handle = receipt and receipt.handle
     ended_at = receipt.engine_ended_at if receipt else None
-    log.info(
-        "cancellation_settled",
-        job=case.job_id,
-        type=assignment.type,
-        state=destination(Trigger.CANCEL if receipt else Trigger.COMPLETE),
-        outcome=receipt and receipt.outcome,
-        requested_by=assignment.requested_by,
-        reason=assignment.reason,
-        rounds=assignment.rounds,
-        rung=case.rung,
-        closure=receipt and receipt.closure,
-        engine=receipt and receipt.engine,
-        handle=handle and handle.run_id,
-        engine_status=receipt and receipt.engine_status,
-        request_to_claim_ms=_between(assignment.requested_at, assignment.first_claimed_at),
-        claim_to_stop_ms=_between(assignment.first_claimed_at, case.first_stop_at),
-        stop_to_ended_ms=_between(case.first_stop_at, ended_at),
-        ended_to_settled_ms=_between(ended_at, settled.settled_at),
-        request_to_settled_ms=_between(assignment.requested_at, settled.settled_at),
-    )
+    return {
+        "job": case.job_id,
+        "type": assignment.type,
+        "state": destination(Trigger.CANCEL if receipt else Trigger.COMPLETE),
+        "outcome": receipt and receipt.outcome,
+        "requested_by": assignment.requested_by,
+        "reason": assignment.reason,
+        "rounds": assignment.rounds,
+        "rung": case.rung,
+        "closure": receipt and receipt.closure,
+        "engine": receipt and receipt.engine,
+        "handle": handle and handle.run_id,
+        "engine_status": receipt and receipt.engine_status,
+        "request_to_claim_ms": _between(assignment.requested_at, assignment.first_claimed_at),
+        "claim_to_stop_ms": _between(assignment.first_claimed_at, case.first_stop_at),
+        "stop_to_ended_ms": _between(case.first_stop_at, ended_at),
+        "ended_to_settled_ms": _between(ended_at, settled.settled_at),
+        "request_to_settled_ms": _between(assignment.requested_at, settled.settled_at),
+    }
 
 
 _MILLISECOND = timedelta(milliseconds=1)

@@ -61,7 +61,7 @@ def claim_cancellations(planes: int) -> Chain:
     return Chain(first, answer=_assignments)
 
 
-#: What a canceller is told of a cancellation that it claims; a batch reads a hundred of each.
+#: What a canceller is told of a cancellation that it claims; a batch reads hundreds of each.
 _CLAIMED = (
     cancellations.c.job_id,
     cancellations.c.data_plane_id,
@@ -226,6 +226,7 @@ def settle() -> Chain:
             receipt=wanted.c.receipt,
         ).returning(jobs.c.ended_at),
         (closed, audited(Trigger.CANCEL, actor())),
+        answer=lambda moved: select(moved.c.job_id, moved.c.ended_at),
     )
 
 

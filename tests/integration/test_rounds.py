@@ -30,6 +30,7 @@ from control_plane.lifecycle import JobState
 from tests.doubles.interposed import interposed
 from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import ASKER, EXECUTOR, PERMIT_SECONDS, Given
+from tests.unit.test_events import documented
 from workers.canceller import Limits
 from workers.clock import Clock
 from workers.local import LocalCancellations
@@ -720,7 +721,9 @@ def test_the_settled_line_tells_the_whole_story(given: Given, bench: Bench, engi
 
     with capture_logs() as logs:
         run(scenario())
-    [line] = [line for line in logs if line["event"] == "cancellation_settled"]
+    [event] = [event for event in logs if event["event"] == "cancellation_settled"]
+    [line] = event["each"]
+    assert set(line) == documented()["cancellation_settled"][1]
     assert line["job"] == work.job_id
     assert (line["state"], line["outcome"], line["closure"], line["rung"]) == (
         "cancelled",

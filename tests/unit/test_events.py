@@ -37,7 +37,7 @@ def emitted() -> Iterator[Event]:
                 assert isinstance(name, ast.Constant), f"{where}: an event's name is a constant"
                 assert isinstance(call.func, ast.Attribute)
                 level = "error" if call.func.attr == "exception" else call.func.attr
-                fields = frozenset(keyword.arg for keyword in call.keywords if keyword.arg)
+                fields = frozenset(keyword.arg for keyword in call.keywords if keyword.arg) - {"each"}
                 yield Event(str(name.value), level, fields, where)
 
 

@@ -68,6 +68,28 @@ def test_a_line_is_json_when_nobody_watches() -> None:
     }
 
 
+def test_an_event_with_each_is_a_line_for_each() -> None:
+    stream = Stream()
+    configure_logging(stream=stream)
+
+    structlog.get_logger().info("cancellation_settled", worker="w", each=[{"rounds": 1}, {"rounds": 2}])
+
+    moment = stream.events()[0]["timestamp"]
+    common = {"timestamp": moment, "level": "info", "event": "cancellation_settled", "worker": "w"}
+    assert stream.events() == [common | {"rounds": 1}, common | {"rounds": 2}]
+
+
+def test_people_too_read_a_line_for_each() -> None:
+    stream = Stream()
+    configure_logging("info", "console", stream=stream)
+
+    structlog.get_logger().info("cancellation_settled", each=[{"rounds": 1}, {"rounds": 2}])
+
+    first, second = stream.text.splitlines()
+    assert first.endswith("rounds=1")
+    assert second.endswith("rounds=2")
+
+
 def test_the_moment_is_iso_in_utc() -> None:
     stream = Stream()
     configure_logging(stream=stream)

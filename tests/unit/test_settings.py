@@ -28,7 +28,7 @@ def test_everything_has_a_default() -> None:
     settings = load_settings()
 
     assert settings.database_url == "sqlite:///countermand.db"
-    assert (settings.worker.batch_size, settings.worker.batches_in_flight) == (250, 3)
+    assert (settings.worker.batch_size, settings.worker.batches_in_flight) == (400, 3)
     assert str(os.getpid()) in settings.worker.name
 
 
