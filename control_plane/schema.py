@@ -4,6 +4,7 @@ What a constraint can refuse, it refuses for everybody: also for a person with p
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -51,8 +52,14 @@ class _Portable(sqltypes.TypeDecorator[Any]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
         """None on Postgres, whose driver reads the value: a claim of 100 rows has some 2,000 of them."""
         if dialect.name == "sqlite":
-            return lambda text: text if text is None else self.from_text(text)
+            return self._read
         return self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
+
+    def _read(self, text: str | None) -> Any:
+        """What was written by hand and is malformed stays text: whoever reads that row says so, and no other suffers."""
+        with suppress(ValueError):
+            return text if text is None else self.from_text(text)
+        return text
 
     def to_text(self, value: Any) -> str:
         """How SQLite keeps it."""

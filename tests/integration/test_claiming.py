@@ -466,6 +466,20 @@ def test_a_row_that_cannot_be_read_harms_only_itself(given: Given) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("column", "written"),
+    [("requested_by", "{"), ("requested_at", "yesterday"), ("rung_since", "x"), ("first_claimed_at", "x")],
+)
+def test_what_was_written_by_hand_into_a_cancellation_harms_no_other(given: Given, column: str, written: str) -> None:
+    jobs = requested_one_after_another(given, 3)
+    with past_triggers(given.store) as connection:
+        values = {column: literal(written, Text)}
+        connection.execute(update(schema.cancellations).where(schema.cancellations.c.job_id == jobs[1]).values(values))
+
+    assert {jobs[0], jobs[2]} <= set(ids(given.claim()))
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("document", ["{", "", "\x00", "no JSON"], ids=["cut short", "empty", "NUL", "text"])
 def test_a_document_that_is_no_json_harms_only_its_own_row(given: Given, document: str) -> None:
     """SQLite keeps documents as text, whatever it is; Postgres refuses such a one itself."""
