@@ -236,9 +236,12 @@ class Executor:
         handle = held.handle = self._engine.start(held.claim, held.permit.holds)
         log.info("job_started", type=held.claim.type.value, run_id=handle.run_id)
         record = partial(self._queue.record_handles, {held.claim.job_id: handle}, held.epochs)
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._outlast(record))
-            ending = both.create_task(self._engine.follow(handle))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._outlast(record))
+                ending = both.create_task(self._engine.follow(handle))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group  # the cause of a failure names what went wrong, not where
         return ending.result()
 
     async def _conclude(self, held: Held, ending: Ending) -> None:

@@ -417,6 +417,18 @@ async def test_an_answer_that_was_lost_is_asked_for_again_and_changes_nothing_tw
         assert [move for move, _, _ in given.moves(job.job_id)].count("complete") == 1
 
 
+async def test_a_handle_that_cannot_be_recorded_fails_its_job_with_that_cause(given: Given, tmp_path: Path) -> None:
+    async def before(call: str) -> None:
+        if call == "record_handles":
+            raise ValueError("no handle is kept today")
+
+    async with working(given, tmp_path, before=before) as place:
+        job = await place.ended(place.submit(ENDLESS))
+
+        assert job.state is JobState.FAILED
+        assert job.failures[0].message == "ValueError: no handle is kept today"
+
+
 def lose_the_answer() -> None:
     raise StoreUnavailable("the connection broke before the answer came")
 
