@@ -56,7 +56,7 @@ class _Portable(sqltypes.TypeDecorator[Any]):
         return self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
 
     def _read(self, text: str | None) -> Any:
-        """What was written by hand and is malformed stays text: whoever reads that row says so, and no other suffers."""
+        """What is malformed, written by hand, stays text: whoever reads that row says so, and no other suffers."""
         with suppress(ValueError):
             return text if text is None else self.from_text(text)
         return text
