@@ -1,6 +1,7 @@
 """Fixtures for every test: a database of its own, on SQLite and on Postgres."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the run a folder that all its processes share, and keep the developer's own settings out of it."""
     for variable in [name for name in os.environ if name.startswith("COUNTERMAND_")]:
         del os.environ[variable]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # run in a shell's background; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     given = getattr(config, "workerinput", {}).get("shared_folder")
     config.stash[SHARED] = SharedFolder(Path(given)) if given else SharedFolder.create()
 
