@@ -3,6 +3,8 @@
 CountermandError
 ├── BadInput             tell the user: what was given cannot be right      exit 2, HTTP 400
 │   └── NotCancellable   the plane cannot cancel this type of job           exit 6, HTTP 422
+├── Unauthenticated      tell the caller: no token, or none that counts     exit 11, HTTP 401
+├── Forbidden            tell the caller: the token does not allow it       exit 12, HTTP 403
 ├── NotFound             tell the user: there is no such thing              exit 5, HTTP 404
 ├── Conflict             tell the user: the thing is not in a fit state     exit 7, HTTP 409
 ├── NotMigrated          stop: an operator has to migrate the database      exit 8, HTTP 503
@@ -29,6 +31,8 @@ class ExitCode(IntEnum):
     NOT_MIGRATED = 8
     STORE_UNAVAILABLE = 9
     REFUSED = 10
+    UNAUTHENTICATED = 11
+    FORBIDDEN = 12
 
 
 class CountermandError(Exception):
@@ -55,6 +59,20 @@ class NotCancellable(BadInput):
 
     exit_code = ExitCode.NOT_CANCELLABLE
     problem_type = "not-cancellable"
+
+
+class Unauthenticated(CountermandError):
+    """Nobody is known to call: no token, or one that is unknown, wrong, expired or revoked, which is not told apart."""
+
+    exit_code = ExitCode.UNAUTHENTICATED
+    problem_type = "unauthenticated"
+
+
+class Forbidden(CountermandError):
+    """The caller is known, and may not do this; the message names the permission that is missing."""
+
+    exit_code = ExitCode.FORBIDDEN
+    problem_type = "forbidden"
 
 
 class NotFound(CountermandError):

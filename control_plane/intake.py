@@ -1,8 +1,9 @@
 """What users ask: planes, jobs, and the cancellation of jobs."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
@@ -11,7 +12,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from control_plane import lifecycle, statements
-from control_plane.errors import BadInput, Conflict, NotFound
+from control_plane.errors import BadInput, Conflict, CountermandError, Forbidden, NotFound
 from control_plane.ids import new_id
 from control_plane.jobs import (
     LARGEST,
@@ -39,11 +40,12 @@ from control_plane.jobs import (
 )
 from control_plane.lifecycle import JobState, Trigger
 from control_plane.policy import Policy
+from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
 from control_plane.store import Store, Transaction
 
-COMPANY = 1  #: the only company until tokens tell them apart
 PER_PAGE_LIMIT = 500
+OPERATORS_COMPANY = 1  #: the owner of what an operator makes at the database itself
 EVERYTHING = Filters()
 SELF = Process("control_plane")
 
@@ -56,6 +58,7 @@ class NewPlane(Struct, frozen=True):
     external_id: str | None = None
     description: str | None = None
     tags: list[str] = []
+    collaborators: list[int] = []
     permit_seconds: float = 30.0
     listing_lag_seconds: float = 0.0
     stuck_after_seconds: float = 900.0
@@ -82,53 +85,94 @@ class Page(Struct, frozen=True):
     records: list[Job]
 
 
-class Intake:
-    """The store as users see it."""
+class CancellationRequest(Struct, frozen=True):
+    """One request: which job, by whom, why, and what the one who asks may see."""
 
-    def __init__(self, store: Store, policy: Policy) -> None:
+    job_id: UUID
+    requested_by: RequestSource
+    reason: str | None = None
+    scope: Scope = OPERATOR
+
+
+class Intake:
+    """The store as users see it, each within a scope: what is outside of it is not there."""
+
+    def __init__(self, store: Store, policy: Policy, scope: Scope = OPERATOR) -> None:
         self._store = store
         self._policy = policy
+        self._scope = scope
+        self._company_id = scope.company_id or OPERATORS_COMPANY
+
+    def within(self, scope: Scope) -> Self:
+        """The same store, for somebody else."""
+        return type(self)(self._store, self._policy, scope)
 
     # --- data planes ---
 
     def create_plane(self, new: NewPlane) -> DataPlane:
         """Make a data plane; Conflict when its name is taken, BadInput for times that are not positive."""
-        for name in ("permit_seconds", "stuck_after_seconds", "listing_lag_seconds"):
-            seconds = getattr(new, name)
-            if not (math.isfinite(seconds) and (seconds > 0 or (seconds == 0 and name == "listing_lag_seconds"))):
-                least = "from" if name == "listing_lag_seconds" else "above"
-                raise BadInput(f"{name}: a number of seconds {least} 0 is needed, not {seconds}", field=name)
-        if not new.display_name.strip():
-            raise BadInput("display_name: a name is needed", field="display_name")
-        for name in ("display_name", "external_id", "description", "tags"):
-            check_kept(name, getattr(new, name))
+        _check_plane(new)
+        fields = msgspec.to_builtins(new)
+        shared = [{"company_id": company} for company in sorted(set(fields.pop("collaborators")))]
+        plane_id = new_id()
         try:
-            made = self._store.perform(
-                statements.insert_plane(), data_plane_id=new_id(), company_id=COMPANY, **msgspec.to_builtins(new)
-            )
+            with self._store.transaction() as transaction:
+                transaction.perform(
+                    statements.insert_plane(), data_plane_id=plane_id, company_id=self._company_id, **fields
+                )
+                if shared:
+                    transaction.perform(statements.share_plane(), shared, data_plane_id=plane_id)
         except IntegrityError as error:
             message = f"display_name: there is a data plane {new.display_name!r} already"
             raise Conflict(message, field="display_name") from error
-        return _plane(made[0])
+        return self.plane(plane_id)
 
     def planes(self) -> list[DataPlane]:
-        """Every data plane, oldest first."""
-        return [_plane(row) for row in self._store.perform(statements.select_planes())]
+        """Every data plane that is the company's or shared with it, oldest first."""
+        rows = self._store.perform(statements.select_planes(), company_id=self._scope.company_id)
+        return [plane for plane in self._with_collaborators(rows) if self._sees(plane)]
 
     def plane(self, data_plane_id: UUID) -> DataPlane:
         """One data plane; NotFound when there is none."""
         found = self._store.perform(statements.select_plane(), data_plane_id=data_plane_id)
-        if not found:
-            raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
-        return _plane(found[0])
+        for plane in self._with_collaborators(found):
+            if self._sees(plane):
+                return plane
+        raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
+
+    def _sees(self, plane: DataPlane) -> bool:
+        shared = self._scope.company_id in plane.collaborators
+        return self._scope.sees_plane(plane.data_plane_id, plane.company_id, shared=shared)
+
+    def _with_collaborators(self, rows: Sequence[RowMapping]) -> list[DataPlane]:
+        if not rows:
+            return []
+        shared: defaultdict[UUID, list[int]] = defaultdict(list)
+        wanted = [{"data_plane_id": row["data_plane_id"]} for row in rows]
+        for row in self._store.perform(statements.select_collaborators(), wanted):
+            shared[row["data_plane_id"]].append(row["company_id"])
+        return [_plane(row, shared[row["data_plane_id"]]) for row in rows]
+
+    def archive_plane(self, data_plane_id: UUID) -> DataPlane:
+        """Let a data plane take no more jobs; its owner may, repeatedly. Conflict while a job on it has not ended."""
+        plane = self.plane(data_plane_id)
+        if self._scope.company_id not in (None, plane.company_id):
+            raise Forbidden("data_plane_id: a data plane is archived by its owner alone", field="data_plane_id")
+        with self._store.transaction() as transaction:
+            transaction.perform(statements.lock_plane(), data_plane_id=data_plane_id)
+            archived = transaction.perform(statements.archive_plane(), of_plane=data_plane_id)
+        if not archived:
+            message = f"data_plane_id: {plane.display_name} has jobs that have not ended; cancel them first"
+            raise Conflict(message, field="data_plane_id")
+        return self.plane(data_plane_id)
 
     # --- jobs ---
 
     def submit(self, new: NewJob, source: RequestSource) -> Job:
         """Make a pending job. The same idempotency key with the same content answers the same job, else Conflict."""
         self.plane(new.data_plane_id)
-        if new.retry_of is not None and not self._found(new.retry_of):
-            raise NotFound(f"retry_of: there is no job {new.retry_of}", field="retry_of")
+        if new.retry_of is not None:
+            self._check_retry(new.retry_of)
         document = check_input(new.type, new.input)
         check_kept("input", document)
         check_kept("idempotency_key", new.idempotency_key)
@@ -142,13 +186,22 @@ class Intake:
             return self._same_job(new, document, error)
         return self.job(job_id)
 
+    def _check_retry(self, job_id: UUID) -> None:
+        try:
+            self.job(job_id)
+        except NotFound as error:
+            raise NotFound(f"retry_of: there is no job {job_id}", field="retry_of") from error
+
     def _insert(self, transaction: Transaction, job_id: UUID, new: NewJob, source: RequestSource) -> None:
+        kept = transaction.perform(statements.keep_plane(), data_plane_id=new.data_plane_id)
+        if kept[0]["status"] != "active":
+            raise Conflict(f"data_plane_id: {new.data_plane_id} is archived; it takes no jobs", field="data_plane_id")
         installation = transaction.perform(statements.installation_name())[0]["name"]
         actor = msgspec.to_builtins(source)
         transaction.perform(
             statements.insert_job(),
             job_id=job_id,
-            company_id=COMPANY,
+            company_id=self._company_id,
             data_plane_id=new.data_plane_id,
             type=new.type.value,
             input=new.input,
@@ -164,7 +217,7 @@ class Intake:
 
     def _same_job(self, new: NewJob, document: dict[str, Any], error: IntegrityError) -> Job:
         found = self._store.perform(
-            statements.select_job_by_key(), company_id=COMPANY, idempotency_key=new.idempotency_key
+            statements.select_job_by_key(), company_id=self._company_id, idempotency_key=new.idempotency_key
         )
         if not found:
             raise error
@@ -177,32 +230,52 @@ class Intake:
 
     def job(self, job_id: UUID) -> Job:
         """One job with its cancellation; NotFound when there is none."""
-        found = self._found(job_id)
-        if not found:
-            raise NotFound(f"job_id: there is no job {job_id}", field="job_id")
-        return _job(found[0])
-
-    def _found(self, job_id: UUID) -> Sequence[RowMapping]:
-        return self._store.perform(statements.select_jobs_in(), [{"job_id": job_id}])
+        for row in self._store.perform(statements.select_jobs_in(), [{"job_id": job_id}]):
+            if _sees_job(self._scope, row):
+                return _job(row)
+        raise _no_job(job_id)
 
     def jobs(
         self, filters: Filters = EVERYTHING, *, order_by: str = "created_at_desc", per_page: int = 100, offset: int = 0
     ) -> Page:
-        """One page of the jobs that match; BadInput names a field out of its range."""
+        """One page of the jobs that match; BadInput names a field out of its range.
+
+        A company lists its own jobs; with one of its own planes as a filter, everybody's on that plane.
+        """
         _check_choice("order_by", order_by, statements.ORDERS)
         _check_choice("state", filters.state, JobState)
         _check_choice("type", filters.type, JobType)
         check_range("per_page", per_page, 1, PER_PAGE_LIMIT)
         check_range("offset", offset, 0, LARGEST)
         check_range("dataset_id", filters.dataset_id, 1, LARGEST)
-        total = self._store.perform(statements.count_jobs(filters))[0]["count"]
-        found = self._store.perform(statements.select_jobs(filters, order_by), per_page=per_page, offset=offset)
+        within = self._narrowed(filters)
+        if within is None:
+            return Page(offset // per_page + 1, 0, 0, [])
+        total = self._store.perform(statements.count_jobs(within))[0]["count"]
+        found = self._store.perform(statements.select_jobs(within, order_by), per_page=per_page, offset=offset)
         return Page(
             current_page=offset // per_page + 1,
             total_records=total,
             total_pages=-(-total // per_page),
             records=[_job(row) for row in found],
         )
+
+    def _narrowed(self, filters: Filters) -> Filters | None:
+        """The filters within the scope; None when nothing within it can match."""
+        own = self._scope
+        if own.company_id is None:
+            return filters
+        if own.data_plane_id is not None:
+            if filters.data_plane_id not in (None, own.data_plane_id):
+                return None
+            filters = filters._replace(data_plane_id=own.data_plane_id)
+        if filters.data_plane_id is None:
+            return filters._replace(company_id=own.company_id)
+        try:
+            plane = self.plane(filters.data_plane_id)
+        except NotFound:
+            return None
+        return filters if plane.company_id == own.company_id else filters._replace(company_id=own.company_id)
 
     def audit(self, job_id: UUID) -> list[AuditEntry]:
         """Every move of a job, in order; NotFound when there is none."""
@@ -217,32 +290,89 @@ class Intake:
         A no-op for a terminal job and for one that was asked before: the first request's who, why and when are kept.
         NotCancellable for a type that cannot be cancelled on its plane; nothing is changed then.
         """
-        job = self.job(job_id)
-        if job.state in lifecycle.TERMINAL or not lifecycle.allows(
-            Trigger.REQUEST_CANCELLATION, job.state, committed=job.committed_at is not None
-        ):
-            return job
-        self._policy.check(self.plane(job.data_plane_id).platform, job.type)
-        check_kept("reason", reason)
-        answered = self.open_cancellation(job_id, requested_by, reason)
-        if answered.executor is None:
-            self.settle_never_claimed([answered])
-        return answered
+        [answer] = self.request_cancellations([CancellationRequest(job_id, requested_by, reason, self._scope)])
+        if isinstance(answer, CountermandError):
+            raise answer
+        return answer
 
-    def open_cancellation(self, job_id: UUID, requested_by: RequestSource, reason: str | None) -> Job:
-        """The first of the two transactions: the move, and the job as it left it."""
-        wanted = [{"job_id": job_id}]
+    def request_cancellations(self, asked: Sequence[CancellationRequest]) -> list[Job | CountermandError]:
+        """Many requests in a few statements and with one wake-up a plane; each gets its own answer, or its own error.
+
+        Of several that name the same job the first is the one that counts.
+        """
+        known = self._rows_of(request.job_id for request in asked)
+        refusals = [self._refusal(request, known.get(request.job_id)) for request in asked]
+        wanted = {
+            request.job_id: request
+            for request, refusal in reversed(list(zip(asked, refusals, strict=True)))
+            if refusal is None and _may_be_asked(known[request.job_id])
+        }
+        opened = self.open_cancellations(list(wanted.values()))
+        self.settle_never_claimed([job for job in opened.values() if job.executor is None])
+        return [
+            refusal or opened.get(request.job_id) or _job(known[request.job_id])
+            for request, refusal in zip(asked, refusals, strict=True)
+        ]
+
+    def _rows_of(self, job_ids: Iterable[UUID]) -> dict[UUID, RowMapping]:
+        wanted = [{"job_id": job_id} for job_id in set(job_ids)]
+        return {row["job_id"]: row for row in self._store.perform(statements.select_jobs_in(), wanted)}
+
+    def _refusal(self, request: CancellationRequest, row: RowMapping | None) -> CountermandError | None:
+        if row is None or not _sees_job(request.scope, row):
+            return _no_job(request.job_id)
+        if not _may_be_asked(row):
+            return None
+        try:
+            self._policy.check(Platform(row["platform"]), JobType(row["type"]))
+            check_kept("reason", request.reason)
+        except CountermandError as refusal:
+            return refusal
+        return None
+
+    def open_cancellations(self, asked: Sequence[CancellationRequest]) -> dict[UUID, Job]:
+        """The first of the two transactions: the moves, and the jobs as they left them."""
+        if not asked:
+            return {}
+        wanted = sorted(asked, key=lambda request: request.job_id)
         with self._store.transaction() as transaction:
-            transaction.perform(
-                statements.request_cancellation(), wanted, actor=msgspec.to_builtins(requested_by), reason=reason
-            )
-            return _job(transaction.perform(statements.select_jobs_in(), wanted)[0])
+            transaction.perform(statements.request_cancellation(), wanted)
+            return {row["job_id"]: _job(row) for row in transaction.perform(statements.select_jobs_in(), wanted)}
 
     def settle_never_claimed(self, jobs: Sequence[Job]) -> list[UUID]:
         """Cancel those of the jobs that no executor ever claimed: the store itself knows that nothing ever ran."""
+        if not jobs:
+            return []
         wanted = [{"job_id": job.job_id, "receipt": _never_claimed(job)} for job in jobs]
         settled = self._store.perform(statements.settle_never_claimed(), wanted, actor=msgspec.to_builtins(SELF))
         return [row["job_id"] for row in settled]
+
+
+def _check_plane(new: NewPlane) -> None:
+    for name in ("permit_seconds", "stuck_after_seconds", "listing_lag_seconds"):
+        seconds = getattr(new, name)
+        if not (math.isfinite(seconds) and (seconds > 0 or (seconds == 0 and name == "listing_lag_seconds"))):
+            least = "from" if name == "listing_lag_seconds" else "above"
+            raise BadInput(f"{name}: a number of seconds {least} 0 is needed, not {seconds}", field=name)
+    if not new.display_name.strip():
+        raise BadInput("display_name: a name is needed", field="display_name")
+    for name in ("display_name", "external_id", "description", "tags"):
+        check_kept(name, getattr(new, name))
+    for company in new.collaborators:
+        check_range("collaborators", company, 1, 2**31 - 1)
+
+
+def _sees_job(scope: Scope, row: RowMapping) -> bool:
+    return scope.sees_job(row["data_plane_id"], row["company_id"], row["owner"])
+
+
+def _no_job(job_id: UUID) -> NotFound:
+    return NotFound(f"job_id: there is no job {job_id}", field="job_id")
+
+
+def _may_be_asked(row: RowMapping) -> bool:
+    committed = row["committed_at"] is not None
+    return lifecycle.allows(Trigger.REQUEST_CANCELLATION, JobState(row["state"]), committed=committed)
 
 
 def _never_claimed(job: Job) -> Receipt:
@@ -260,8 +390,9 @@ def _check_choice(field: str, value: str | None, allowed: Iterable[str]) -> None
 # --- rows into nouns -----------------------------------------------------------------------------------------------
 
 
-def _plane(row: RowMapping) -> DataPlane:
-    return msgspec.convert({name: row[name] for name in DataPlane.__struct_fields__}, DataPlane)
+def _plane(row: RowMapping, shared: list[int]) -> DataPlane:
+    fields = {name: row[name] for name in DataPlane.__struct_fields__ if name != "collaborators"}
+    return msgspec.convert(fields | {"collaborators": shared, "silent": bool(row["silent"])}, DataPlane)
 
 
 def _job(row: RowMapping) -> Job:

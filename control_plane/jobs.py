@@ -361,6 +361,7 @@ class DataPlane(Struct, frozen=True):
     """Where work runs."""
 
     data_plane_id: UUID
+    company_id: int  #: its owner
     display_name: str
     platform: Platform
     status: Literal["active", "archived"]
@@ -372,6 +373,12 @@ class DataPlane(Struct, frozen=True):
     stuck_after_seconds: float  #: a cancellation that waits longer is stuck
     created_at: datetime
     last_heartbeat_at: datetime | None
+    silent: bool  #: no process of it was heard of for SILENT_AFTER_SECONDS
+    collaborators: list[int] = []  #: the companies that it is shared with
+
+
+#: Processes of a plane say that they live every ten seconds.
+SILENT_AFTER_SECONDS = 30.0
 
 
 # --- what an executor is given and says ----------------------------------------------------------------------------

@@ -140,6 +140,30 @@ data_planes = Table(
     UniqueConstraint("company_id", "display_name"),
 )
 
+#: With which companies a plane is shared by its owner.
+collaborators = Table(
+    "collaborators",
+    metadata,
+    Column("data_plane_id", Uuid, ForeignKey("data_planes.data_plane_id"), primary_key=True),
+    Column("company_id", Integer, primary_key=True, autoincrement=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("company_id", Integer, nullable=False),
+    Column("permissions", Document, nullable=False),
+    Column("data_plane_id", Uuid, ForeignKey("data_planes.data_plane_id")),
+    Column("user_id", sqltypes.BigInteger),
+    Column("hash", Text, nullable=False),  # of the secret; the token itself is kept nowhere
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
+
 executors = Table(
     "executors",
     metadata,
@@ -249,7 +273,7 @@ Index("jobs_pending", jobs.c.data_plane_id, jobs.c.created_at,
 _live = jobs.c.ended_at.is_(None)
 Index("jobs_live_of_executor", jobs.c.executor, postgresql_where=_live, sqlite_where=_live)
 Index("jobs_by_plane", jobs.c.data_plane_id, jobs.c.created_at)
-Index("jobs_by_creation", jobs.c.created_at)
+Index("jobs_by_company", jobs.c.company_id, jobs.c.created_at)
 _keyed = jobs.c.idempotency_key.is_not(None)
 Index("jobs_by_idempotency_key", jobs.c.company_id, jobs.c.idempotency_key, unique=True,
       postgresql_where=_keyed, sqlite_where=_keyed)  # fmt: skip

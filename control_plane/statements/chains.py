@@ -73,11 +73,12 @@ def move(trigger: Trigger, *conditions: ColumnElement[bool], **changes: Any) -> 
 
 
 def audited(
-    name: str, who: ColumnElement[Any], why: ColumnElement[Any] | None = None
+    name: str, who: ColumnElement[Any], why: ColumnElement[Any] | None = None, *, told: FromClause | None = None
 ) -> Callable[[FromClause], Insert]:
-    """What follows from a move: one audit row for each job that it moved."""
+    """What follows from a move: one audit row for each job that it moved; *told*: the rows that say who and why."""
 
     def record(moved: FromClause) -> Insert:
+        whole = moved if told is None else moved.join(told, told.c.job_id == moved.c.job_id)
         columns = [
             moved.c.job_id,
             literal(name, Text),
@@ -88,7 +89,7 @@ def audited(
             now(),
         ]
         names = ["job_id", "move", "from_state", "to_state", "actor", "reason", "moved_at"]
-        return insert(audit).from_select(names, select(*columns).select_from(moved))
+        return insert(audit).from_select(names, select(*columns).select_from(whole))
 
     return record
 
@@ -96,11 +97,6 @@ def audited(
 def actor() -> ColumnElement[Any]:
     """Who moves the jobs, ``:actor``."""
     return bindparam("actor", type_=Document)
-
-
-def reason_given() -> ColumnElement[Any]:
-    """Why, ``:reason``, in the words of whoever asked."""
-    return bindparam("reason", type_=Text)
 
 
 def settled_now(moved: FromClause) -> Update:

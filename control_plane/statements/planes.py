@@ -4,24 +4,33 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
+    Float,
     Insert,
     Integer,
     Select,
     Text,
     Update,
     bindparam,
+    exists,
+    func,
     insert,
+    literal,
+    or_,
     select,
     update,
 )
 
+from control_plane.jobs import SILENT_AFTER_SECONDS
 from control_plane.schema import (
     Uuid,
+    collaborators,
     data_planes,
     executors,
     installation,
+    jobs,
 )
-from control_plane.statements.elements import now, rows
+from control_plane.statements.elements import among, now, rows, shifted
 
 
 @lru_cache
@@ -33,19 +42,83 @@ def installation_name() -> Select[Any]:
 @lru_cache
 def insert_plane() -> Insert:
     """A new data plane, from bound columns."""
-    return insert(data_planes).values(created_at=now()).returning(*data_planes.c)
+    return insert(data_planes).values(created_at=now()).returning(data_planes.c.data_plane_id)
+
+
+@lru_cache
+def share_plane() -> Insert:
+    """Share ``:data_plane_id`` with the companies in ``:rows``."""
+    wanted = rows(company_id=Integer)
+    shared = select(bindparam("data_plane_id", type_=Uuid), wanted.c.company_id)
+    return insert(collaborators).from_select(["data_plane_id", "company_id"], shared)
+
+
+def _silent() -> ColumnElement[bool]:
+    heard_at = func.coalesce(data_planes.c.last_heartbeat_at, data_planes.c.created_at)
+    return (heard_at <= shifted(now(), literal(-SILENT_AFTER_SECONDS, Float))).label("silent")
 
 
 @lru_cache
 def select_planes() -> Select[Any]:
-    """Every plane, oldest first."""
-    return select(data_planes).order_by(data_planes.c.created_at, data_planes.c.data_plane_id)
+    """The planes that ``:company_id`` owns or that are shared with it, everybody's where that is NULL; oldest first."""
+    company = bindparam("company_id", type_=Integer)
+    shared = exists().where(
+        collaborators.c.data_plane_id == data_planes.c.data_plane_id, collaborators.c.company_id == company
+    )
+    return (
+        select(data_planes, _silent())
+        .where(or_(company.is_(None), data_planes.c.company_id == company, shared))
+        .order_by(data_planes.c.created_at, data_planes.c.data_plane_id)
+    )
 
 
 @lru_cache
 def select_plane() -> Select[Any]:
     """One plane, ``:data_plane_id``."""
-    return select(data_planes).where(data_planes.c.data_plane_id == bindparam("data_plane_id", type_=Uuid))
+    return select(data_planes, _silent()).where(data_planes.c.data_plane_id == bindparam("data_plane_id", type_=Uuid))
+
+
+@lru_cache
+def select_collaborators() -> Select[Any]:
+    """With whom the planes in ``:rows`` are shared."""
+    wanted = select(rows(data_plane_id=Uuid).c.data_plane_id)
+    return (
+        select(collaborators)
+        .where(among(collaborators.c.data_plane_id, wanted))
+        .order_by(collaborators.c.data_plane_id, collaborators.c.company_id)
+    )
+
+
+@lru_cache
+def keep_plane() -> Select[Any]:
+    """The status of ``:data_plane_id``, which nobody archives until the transaction ends."""
+    return (
+        select(data_planes.c.status)
+        .where(data_planes.c.data_plane_id == bindparam("data_plane_id", type_=Uuid))
+        .with_for_update(read=True, key_share=True)
+    )
+
+
+@lru_cache
+def lock_plane() -> Select[Any]:
+    """Wait for those who :func:`keep_plane`, and let nobody new."""
+    return (
+        select(data_planes.c.status)
+        .where(data_planes.c.data_plane_id == bindparam("data_plane_id", type_=Uuid))
+        .with_for_update()
+    )
+
+
+@lru_cache
+def archive_plane() -> Update:
+    """Archive ``:of_plane`` unless a job of it has not ended."""
+    unfinished = exists().where(jobs.c.data_plane_id == data_planes.c.data_plane_id, jobs.c.ended_at.is_(None))
+    return (
+        update(data_planes)
+        .where(data_planes.c.data_plane_id == bindparam("of_plane", type_=Uuid), ~unfinished)
+        .values(status="archived")
+        .returning(data_planes.c.data_plane_id)
+    )
 
 
 @lru_cache

@@ -25,9 +25,10 @@ from control_plane.schema import (
     Uuid,
     audit,
     cancellations,
+    data_planes,
     jobs,
 )
-from control_plane.statements.chains import MOVED, Chain, actor, audited, move, reason_given, settled_now
+from control_plane.statements.chains import MOVED, Chain, actor, audited, move, settled_now
 from control_plane.statements.elements import among, now, rows, woken
 
 
@@ -56,18 +57,22 @@ def wake_plane() -> Select[Any]:
 
 
 _JOB_WITH_CANCELLATION = [*jobs.c, *(column.label(f"cancellation_{column.key}") for column in cancellations.c)]
+_WITH_CANCELLATION = jobs.outerjoin(cancellations, jobs.c.job_id == cancellations.c.job_id)
 
 
 def _jobs_with_cancellations() -> Select[Any]:
-    return select(*_JOB_WITH_CANCELLATION).select_from(
-        jobs.outerjoin(cancellations, jobs.c.job_id == cancellations.c.job_id)
-    )
+    return select(*_JOB_WITH_CANCELLATION).select_from(_WITH_CANCELLATION)
 
 
 @lru_cache
 def select_jobs_in() -> Select[Any]:
-    """The jobs in ``:rows``, with their cancellations."""
-    return _jobs_with_cancellations().where(among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)))
+    """The jobs in ``:rows``, with their cancellations, and with *owner* and *platform* of their planes."""
+    on_plane = _WITH_CANCELLATION.join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
+    return (
+        select(*_JOB_WITH_CANCELLATION, data_planes.c.company_id.label("owner"), data_planes.c.platform)
+        .select_from(on_plane)
+        .where(among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)))
+    )
 
 
 @lru_cache
@@ -80,8 +85,9 @@ def select_job_by_key() -> Select[Any]:
 
 
 class Filters(NamedTuple):
-    """The reference's filters of a listing; None lets everything through."""
+    """The reference's filters of a listing, and the company whose jobs are listed; None lets everything through."""
 
+    company_id: int | None = None
     data_plane_id: UUID | None = None
     dataset_id: int | None = None
     type: str | None = None
@@ -90,6 +96,7 @@ class Filters(NamedTuple):
 
 def _matching(filters: Filters) -> list[ColumnElement[bool]]:
     wanted = {
+        jobs.c.company_id: filters.company_id,
         jobs.c.data_plane_id: filters.data_plane_id,
         jobs.c.type: filters.type,
         jobs.c.state: filters.state,
@@ -133,17 +140,23 @@ def select_audit() -> Select[Any]:
 
 @lru_cache
 def request_cancellation() -> Chain:
-    """Ask for the jobs in ``:rows`` to be cancelled; those that nobody may ask for any more return no row."""
-    wanted = rows(job_id=Uuid)
+    """Ask for the jobs in ``:rows`` to be cancelled, each as somebody and for a reason of its own; a job stands there
+    once. Those that nobody may ask for any more return no row."""
+    wanted = rows(job_id=Uuid, requested_by=Document, reason=Text)
 
     def opened(moved: FromClause) -> Insert:
         names = ["job_id", "data_plane_id", "requested_by", "reason", "requested_at", "next_round_at"]
-        columns = select(moved.c.job_id, moved.c.data_plane_id, actor(), reason_given(), now(), now())
-        return insert(cancellations).from_select(names, columns.select_from(moved))
+        asked = moved.join(wanted, wanted.c.job_id == moved.c.job_id)
+        columns = select(moved.c.job_id, moved.c.data_plane_id, wanted.c.requested_by, wanted.c.reason, now(), now())
+        return insert(cancellations).from_select(names, columns.select_from(asked))
 
     return Chain(
-        move(Trigger.REQUEST_CANCELLATION, jobs.c.job_id == wanted.c.job_id),
-        (opened, audited(Trigger.REQUEST_CANCELLATION, actor(), reason_given())),
+        move(
+            Trigger.REQUEST_CANCELLATION,
+            among(jobs.c.job_id, select(wanted.c.job_id)),  # by the index, whatever the statistics say
+            jobs.c.job_id == wanted.c.job_id,
+        ),
+        (opened, audited(Trigger.REQUEST_CANCELLATION, wanted.c.requested_by, wanted.c.reason, told=wanted)),
         lambda moved: select(moved, woken(moved.c.data_plane_id)),
     )
 

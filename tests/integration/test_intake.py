@@ -35,6 +35,7 @@ def test_a_plane_is_kept_as_it_was_made(given: Given) -> None:
     assert given.intake.plane(plane.data_plane_id) == plane
     assert plane == DataPlane(
         data_plane_id=plane.data_plane_id,
+        company_id=1,
         display_name="Berlin, ünïcode",
         platform=Platform.SNOWFLAKE,
         status="active",
@@ -46,6 +47,7 @@ def test_a_plane_is_kept_as_it_was_made(given: Given) -> None:
         stuck_after_seconds=60.0,
         created_at=made_at,
         last_heartbeat_at=None,
+        silent=False,
     )
 
 

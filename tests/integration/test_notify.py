@@ -8,7 +8,8 @@ import pytest
 
 from control_plane import statements
 from control_plane.errors import StoreUnavailable
-from control_plane.jobs import Executor
+from control_plane.intake import CancellationRequest
+from control_plane.jobs import Executor, Process
 from control_plane.notify import Listener, can_listen
 from control_plane.store import Store
 from tests.databases import Databases
@@ -81,9 +82,7 @@ def test_a_batch_wakes_each_plane_once(given: Given, url: str) -> None:
 
     given.store.perform(
         statements.request_cancellation(),
-        [{"job_id": job_id} for job_id in jobs],
-        actor={"type": "process", "name": "bulk"},
-        reason=None,
+        [CancellationRequest(job_id, Process("bulk")) for job_id in jobs],
     )
 
     assert sorted(heard(listener, given)) == sorted([given.plane.data_plane_id, other.data_plane_id])

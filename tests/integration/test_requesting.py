@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from control_plane.errors import BadInput, NotCancellable, NotFound
-from control_plane.intake import Intake
+from control_plane.intake import CancellationRequest, Intake
 from control_plane.jobs import ApiUser, Closure, Job, JobType, Outcome, Platform
 from control_plane.lifecycle import JobState
 from control_plane.policy import Policy
@@ -189,7 +189,8 @@ def test_what_a_crash_left_can_be_claimed_and_is_known_to_be_closed(given: Given
 
 def left_by_a_crash(given: Given) -> Job:
     """A job whose request landed and whose settlement did not."""
-    return given.intake.open_cancellation(given.pending().job_id, ASKER, WHY)
+    job_id = given.pending().job_id
+    return given.intake.open_cancellations([CancellationRequest(job_id, ASKER, WHY)])[job_id]
 
 
 def test_a_job_that_an_executor_claimed_is_not_settled_as_never_claimed(given: Given) -> None:

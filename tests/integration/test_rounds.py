@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from adapters.base import Adapter, Listing, RunStatus
 from control_plane.errors import Conflict, StoreUnavailable
+from control_plane.intake import CancellationRequest
 from control_plane.jobs import (
     Claim,
     Closure,
@@ -311,7 +312,7 @@ def test_a_never_claimed_job_that_a_crash_left_is_settled_without_asking_the_eng
 ) -> None:
     engine.faults.silent = True
     job = given.pending()
-    given.intake.open_cancellation(job.job_id, Process("test"), None)
+    given.intake.open_cancellations([CancellationRequest(job.job_id, Process("test"))])
 
     async def scenario() -> None:
         async with bench.at_work():

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from control_plane import statements
+from control_plane.intake import CancellationRequest
 from control_plane.jobs import Assignment, Hold, Outcome, Process, Receipt, Settled, Settlement
 from control_plane.lifecycle import JobState
 from control_plane.store import Store
@@ -318,8 +319,7 @@ def test_a_request_that_lands_while_its_job_is_being_completed_is_settled_by_the
 
     with ThreadPoolExecutor(1) as pool:
         with store.transaction() as requesting:
-            wanted, asker = [{"job_id": claim.job_id}], msgspec.to_builtins(ASKER)
-            requesting.perform(statements.request_cancellation(), wanted, actor=asker, reason=None)
+            requesting.perform(statements.request_cancellation(), [CancellationRequest(claim.job_id, ASKER)])
             completing = pool.submit(complete)
             until_somebody_waits(store)
         assert completing.result(30) == [claim.job_id]
