@@ -4,7 +4,7 @@ Stale rows are left out of the answers, never raised. Every call may be repeated
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import DataError, IntegrityError
 
 from control_plane import statements
-from control_plane.errors import NotFound, Refused
+from control_plane.errors import Conflict, NotFound, Refused
 from control_plane.jobs import (
     LARGEST,
     Assignment,
@@ -26,6 +26,7 @@ from control_plane.jobs import (
     Failure,
     Handle,
     Hold,
+    Job,
     JobType,
     Postponed,
     Postponement,
@@ -164,7 +165,21 @@ class Dispatch:
         wanted = [{"data_plane_id": plane} for plane in sorted(data_plane_ids)]
         return [row["data_plane_id"] for row in self._store.perform(statements.beat(), wanted)]
 
+    def of_plane(self, data_plane_id: UUID, job_ids: Iterable[UUID]) -> set[UUID]:
+        """Those of the jobs that are on the plane."""
+        wanted = [{"job_id": job_id} for job_id in job_ids]
+        if not wanted:
+            return set()
+        found = self._store.perform(statements.select_on_plane(), wanted, on_plane=data_plane_id)
+        return {row["job_id"] for row in found}
+
     # --- jobs, for an executor ---
+
+    def check_executor(self, executor_id: str, data_plane_id: UUID) -> None:
+        """Raise NotFound for an executor that is another plane's, or is not registered."""
+        known = self._store.perform(statements.select_executor(), executor_id=executor_id)
+        if not known or known[0]["data_plane_id"] != data_plane_id:
+            raise NotFound(f"executor_id: there is no executor {executor_id} of this plane", field="executor_id")
 
     def register(self, executor: Executor, *, data_plane_id: UUID, token: UUID | None = None) -> str:
         """Make this start of the executor known and answer the installation's name; repeatable under one *token*.
@@ -232,12 +247,7 @@ class Dispatch:
         of the executor that a later one has superseded gets nothing.
         """
         if epoch is not None:
-            before = self._store.perform(
-                statements.select_epoch(),
-                executor_id=executor.executor_id,
-                by_incarnation=executor.incarnation,
-                of_epoch=epoch,
-            )
+            before = self._before(executor, epoch)
             if before:
                 return [_claim(row) for row in before]
         started = self._store.perform(
@@ -245,13 +255,38 @@ class Dispatch:
             [{"type": kind.value} for kind in types],
             plane=data_plane_id,
             room=limit,
-            executor_id=executor.executor_id,
-            by_incarnation=executor.incarnation,
-            by_engine_incarnation=incarnation,
-            new_epoch=epoch or new_token(),
-            actor=_document(Process(executor.executor_id)),
+            **_starting(executor, incarnation, epoch),
         )
         return [_claim(row) for row in started]
+
+    def start_one(self, job: Job, executor: Executor, *, incarnation: str, epoch: UUID | None = None) -> Claim | None:
+        """Start one given job, as :meth:`start` does; None for one that was started before, or has ended well.
+
+        Raises Conflict for a job that failed or is to be cancelled, and where a later start of the executor is known.
+        """
+        if epoch is not None:
+            for row in self._before(executor, epoch):
+                if row["job_id"] == job.job_id:
+                    return _claim(row)
+        if job.state in (JobState.FAILED, JobState.PENDING_CANCELLATION):
+            raise Conflict(f"job_id: job {job.job_id} is {job.state}; a retry is a new job", field="job_id")
+        if job.state is not JobState.PENDING:
+            return None
+        started = self._store.perform(
+            statements.start_one(), of_job=job.job_id, **_starting(executor, incarnation, epoch)
+        )
+        if not started:
+            raise Conflict(f"job_id: job {job.job_id} was started or ended by another, look again", field="job_id")
+        return _claim(started[0])
+
+    def _before(self, executor: Executor, epoch: UUID) -> Sequence[RowMapping]:
+        """What this start of the executor claimed under the epoch, and still runs."""
+        return self._store.perform(
+            statements.select_epoch(),
+            executor_id=executor.executor_id,
+            by_incarnation=executor.incarnation,
+            of_epoch=epoch,
+        )
 
     def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
         """Renew permits; whatever could not be renewed is to be closed."""
@@ -353,6 +388,16 @@ def _by_id(items: Sequence[Any]) -> list[Any]:
 
 def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:
     return [{"job_id": job_id, "epoch": epoch} for job_id, epoch in sorted(held.items())]
+
+
+def _starting(executor: Executor, incarnation: str, epoch: UUID | None) -> dict[str, Any]:
+    return {
+        "executor_id": executor.executor_id,
+        "by_incarnation": executor.incarnation,
+        "by_engine_incarnation": incarnation,
+        "new_epoch": epoch or new_token(),
+        "actor": _document(Process(executor.executor_id)),
+    }
 
 
 def _document(value: msgspec.Struct) -> Any:

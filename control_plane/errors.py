@@ -9,6 +9,7 @@ CountermandError
 ├── Conflict             tell the user: the thing is not in a fit state     exit 7, HTTP 409
 ├── NotMigrated          stop: an operator has to migrate the database      exit 8, HTTP 503
 ├── StoreUnavailable     retry: the database is away                        exit 9, HTTP 503
+├── NotGranted           stop: the database's operator has to grant         exit 10
 ├── Refused              stop: this process may not go on                   exit 10
 └── EngineUnavailable    retry: the engine did not answer
 """
@@ -101,6 +102,13 @@ class StoreUnavailable(CountermandError):
 
     exit_code = ExitCode.STORE_UNAVAILABLE
     problem_type = "store-unavailable"
+
+
+class NotGranted(CountermandError):
+    """The database's role may not do what was asked; not Refused, for which an executor gives its data folder up."""
+
+    exit_code = ExitCode.REFUSED
+    problem_type = "not-granted"
 
 
 class Refused(CountermandError):

@@ -339,6 +339,28 @@ class Intake:
             transaction.perform(statements.request_cancellation(), wanted)
             return {row["job_id"]: _job(row) for row in transaction.perform(statements.select_jobs_in(), wanted)}
 
+    def attest(self, job_id: UUID, attested_by: RequestSource, name: str, attestation: str) -> Job:
+        """Cancel a job on a person's word that it stopped; the receipt says whose word, and that it is no more.
+
+        A no-op for a job that has ended. Conflict unless its cancellation was requested, and for a committed job.
+        """
+        job = self.job(job_id)
+        if job.state in lifecycle.TERMINAL:
+            return job
+        if not lifecycle.allows(Trigger.CANCEL, job.state, committed=job.committed_at is not None):
+            why = "it is committed, and will be completed" if job.committed_at else "request its cancellation first"
+            raise Conflict(f"job_id: job {job_id} is {job.state}; {why}", field="job_id")
+        check_kept("attestation", attestation)
+        moment = self._store.perform(statements.select_moment())[0]["moment"]
+        receipt = Receipt(outcome=Outcome.ATTESTED, seen_at=moment, worker=name, attestation=attestation)
+        self._store.perform(
+            statements.attest(),
+            [{"job_id": job_id, "receipt": receipt}],
+            actor=msgspec.to_builtins(attested_by),
+            attestation=attestation,
+        )
+        return self.job(job_id)
+
     def settle_never_claimed(self, jobs: Sequence[Job]) -> list[UUID]:
         """Cancel those of the jobs that no executor ever claimed: the store itself knows that nothing ever ran."""
         if not jobs:

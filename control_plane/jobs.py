@@ -292,6 +292,7 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
     engine_ended_at: datetime | None = None  #: the engine's own time
     rounds: int = 0
     rung: Rung | None = None  #: how far the ladder was climbed; None where nothing had to be stopped
+    attestation: str | None = None  #: a person's own words, where nothing but their word is known
 
 
 class FailureCause(Struct, frozen=True):

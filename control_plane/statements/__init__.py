@@ -44,6 +44,7 @@ from control_plane.statements.running import (
     select_epoch,
     select_type,
     start,
+    start_one,
 )
 from control_plane.statements.tokens import (
     insert_token,
@@ -55,6 +56,7 @@ from control_plane.statements.tokens import (
 from control_plane.statements.users import (
     ORDERS,
     Filters,
+    attest,
     count_jobs,
     insert_job,
     record_birth,
@@ -63,6 +65,8 @@ from control_plane.statements.users import (
     select_job_by_key,
     select_jobs,
     select_jobs_in,
+    select_moment,
+    select_on_plane,
     settle_never_claimed,
     wake_plane,
 )
@@ -75,6 +79,7 @@ __all__ = [
     "among",
     "archive_plane",
     "attend",
+    "attest",
     "beat",
     "claim_cancellations",
     "commit",
@@ -116,6 +121,8 @@ __all__ = [
     "select_job_by_key",
     "select_jobs",
     "select_jobs_in",
+    "select_moment",
+    "select_on_plane",
     "select_plane",
     "select_planes",
     "select_settled",
@@ -128,5 +135,6 @@ __all__ = [
     "share_plane",
     "shifted",
     "start",
+    "start_one",
     "wake_plane",
 ]

@@ -61,9 +61,19 @@ def start() -> Chain:
         .limit(bindparam("room", type_=Integer))
         .with_for_update(skip_locked=True)
     )
+    return _started(among(jobs.c.job_id, due))
+
+
+@lru_cache
+def start_one() -> Chain:
+    """Start ``:of_job``, if it is pending."""
+    return _started(jobs.c.job_id == bindparam("of_job", type_=Uuid))
+
+
+def _started(which: ColumnElement[bool]) -> Chain:
     first = move(
         Trigger.START,
-        among(jobs.c.job_id, due),
+        which,
         _not_superseded(),
         executor=bindparam("executor_id", type_=Text),
         executor_incarnation=bindparam("by_incarnation", type_=Integer),

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Float, Insert, Integer, Select, Update, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Float, Insert, Integer, Select, Update, and_, bindparam, case, func, insert, or_, select, update
 
 from control_plane.schema import Uuid, tokens
 from control_plane.statements.elements import among, now, rows, shifted
@@ -14,11 +14,12 @@ _SHOWN = [column for column in tokens.c if column.key != "hash"]
 @lru_cache
 def insert_token() -> Insert:
     """A new token, from bound columns; it expires ``:lifetime_seconds`` from now, or never where that is NULL."""
+    lifetime = bindparam("lifetime_seconds", type_=Float)
     return (
         insert(tokens)
         .values(
             created_at=now(),
-            expires_at=shifted(now(), bindparam("lifetime_seconds", type_=Float)),
+            expires_at=case((lifetime.is_not(None), shifted(now(), lifetime))),
         )
         .returning(*_SHOWN)
     )

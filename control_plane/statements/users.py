@@ -162,6 +162,31 @@ def request_cancellation() -> Chain:
 
 
 @lru_cache
+def select_on_plane() -> Select[Any]:
+    """Those of the jobs in ``:rows`` that are on ``:on_plane``."""
+    return select(jobs.c.job_id).where(
+        among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)),
+        jobs.c.data_plane_id == bindparam("on_plane", type_=Uuid),
+    )
+
+
+@lru_cache
+def attest() -> Chain:
+    """Cancel the jobs in ``:rows`` on a person's word, which is the reason in the audit."""
+    wanted = rows(job_id=Uuid, receipt=Document)
+    return Chain(
+        move(Trigger.CANCEL, jobs.c.job_id == wanted.c.job_id, receipt=wanted.c.receipt),
+        (settled_now, audited(Trigger.CANCEL, actor(), bindparam("attestation", type_=Text))),
+    )
+
+
+@lru_cache
+def select_moment() -> Select[Any]:
+    """What time it is for the database."""
+    return select(now().label("moment"))
+
+
+@lru_cache
 def settle_never_claimed() -> Chain:
     """Cancel those of the jobs in ``:rows`` that no executor ever claimed."""
     wanted = rows(job_id=Uuid, receipt=Document)

@@ -1,0 +1,64 @@
+"""What the API's handlers work with: the store, by way of threads, and the news of planes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from control_plane.api.together import Together
+from control_plane.api.wakeups import Wakeups
+from control_plane.dispatch import Dispatch
+from control_plane.intake import CancellationRequest, Intake
+from control_plane.jobs import Job
+from control_plane.migrations import check_migrated
+from control_plane.policy import Policy
+from control_plane.store import Store
+from control_plane.tokens import Caller, Tokens
+
+Answer = TypeVar("Answer")
+
+THREADS = 8  #: as many calls reach the store at a time; the rest waits its turn
+
+
+class Desk:
+    """One server's way to its store."""
+
+    def __init__(self, store: Store, policy: Policy) -> None:
+        self._store = store
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._intake = Intake(store, policy)
+        self.dispatch = Dispatch(store)
+        self.tokens = Tokens(store)
+        self.wakeups = Wakeups()
+        self.callers = Together(self.tokens.authenticate, self._hand_off)
+        self._cancellations: Together[CancellationRequest, Job] = Together(
+            self._intake.request_cancellations, self._hand_off
+        )
+
+    def _hand_off(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    async def call(self, call: Callable[..., Answer], *arguments: Any, **named: Any) -> Answer:
+        """What *call* answers, in a thread."""
+        answer: Answer = await self._hand_off(partial(call, *arguments, **named))
+        return answer
+
+    def intake(self, caller: Caller) -> Intake:
+        """The store as the caller may see it."""
+        return self._intake.within(caller.scope)
+
+    async def request_cancellation(self, job_id: UUID, caller: Caller, reason: str | None) -> Job:
+        """Ask for a cancellation, together with whoever asks for one in the same moment."""
+        job = await self._cancellations.ask(CancellationRequest(job_id, caller.source, reason, caller.scope))
+        self.wakeups.tell(job.data_plane_id)
+        return job
+
+    async def check_ready(self) -> None:
+        """Raise StoreUnavailable or NotMigrated unless the database is there and migrated."""
+        await self.call(check_migrated, self._store)
+
+    def close(self) -> None:
+        """Let calls end that have begun, and begin no more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,239 @@
+"""Jobs, for those who submit them and ask for their cancellation."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Router
+from litestar.params import Body, Parameter
+from msgspec import Meta, Struct
+
+from control_plane.api.auth import caller_of, check_bound
+from control_plane.api.desk import Desk
+from control_plane.api.operations import operation
+from control_plane.errors import BadInput, Conflict, Forbidden, NotFound
+from control_plane.intake import PER_PAGE_LIMIT, NewJob, Page
+from control_plane.jobs import (
+    AuditEntry,
+    Cancellation,
+    Claim,
+    ExecutionCluster,
+    Executor,
+    Job,
+    JobType,
+    Outcome,
+    Receipt,
+    Settlement,
+)
+from control_plane.lifecycle import JobState
+from control_plane.statements import ORDERS, Filters
+from control_plane.tokens import Caller, Permission
+
+JobId = Annotated[UUID, Parameter(description="The job's id.")]
+Key = Annotated[str, Meta(min_length=1, max_length=255)]
+Sentence = Annotated[str, Meta(max_length=2_000)]
+
+
+class JobSubmission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A job to be submitted."""
+
+    data_plane_id: Annotated[UUID, Meta(description="The plane on which it will run.")]
+    type: JobType
+    input: Annotated[dict[str, Any], Meta(description="What to do; its fields depend on the type.")]
+    execution_cluster: ExecutionCluster | None = None
+    compute_pool_id: UUID | None = None
+    idempotency_key: Annotated[Key | None, Meta(description="Submitted again, it answers the same job.")] = None
+    retry_of: Annotated[UUID | None, Meta(description="The job that this one repeats.")] = None
+
+
+class CancellationReason(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a job is to be cancelled."""
+
+    reason: Annotated[Sentence | None, Meta(description="Kept with the request, for whoever asks later.")] = None
+
+
+class Evidence(Struct, frozen=True, forbid_unknown_fields=True):
+    """What finalizes a cancellation: a worker's lease and receipt, or a person's attestation."""
+
+    lease: Annotated[UUID | None, Meta(description="The worker's claim.")] = None
+    receipt: Receipt | None = None
+    attestation: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=2_000)] | None,
+        Meta(description="How you know that it stopped. Recorded with your name, and shown as unproven."),
+    ] = None
+
+
+class Start(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who runs the job; with the *epoch* of an earlier call whose answer was lost, the same claim again."""
+
+    executor: Executor
+    incarnation: Annotated[str, Meta(description="The engine's own incarnation.")] = ""
+    epoch: UUID | None = None
+
+
+class StartedJob(Job, frozen=True):
+    """The job, and the claim on it; null where nothing was started."""
+
+    claim: Claim | None = None
+
+
+class CancellationProgress(Struct, frozen=True):
+    """How far a job's cancellation is, and what proves its end."""
+
+    state: JobState
+    cancellation: Cancellation
+    receipt: Receipt | None
+    proven: Annotated[bool | None, Meta(description="False for an attestation; null until it is settled.")]
+
+
+class Events(Struct, frozen=True):
+    """Every move of a job, in order."""
+
+    records: list[AuditEntry]
+
+
+@operation("GET", "/jobs", "list_jobs", Permission.JOBS_READ, may_answer=frozenset())
+async def list_jobs(  # the reference's filters
+    request: Request[Any, Any, Any],
+    desk: Desk,
+    data_plane_id: Annotated[UUID | None, Parameter(description="Jobs of this plane.")] = None,
+    dataset_id: Annotated[int | None, Parameter(description="Jobs whose input has it.", ge=1, le=2**63 - 1)] = None,
+    type_: Annotated[
+        str | None, Parameter(query="type", description="Jobs of this type.", schema_extra={"enum": list(JobType)})
+    ] = None,
+    state_: Annotated[
+        str | None, Parameter(query="state", description="Jobs in this state.", schema_extra={"enum": list(JobState)})
+    ] = None,
+    order_by: Annotated[str, Parameter(description="The order.", schema_extra={"enum": list(ORDERS)})] = (
+        "created_at_desc"
+    ),
+    per_page: Annotated[int, Parameter(description="Records a page.", ge=1, le=PER_PAGE_LIMIT)] = 100,
+    offset: Annotated[int, Parameter(description="Records to skip.", ge=0, le=2**63 - 1)] = 0,
+) -> Page:
+    """List your company's jobs; of a plane that it owns, everybody's."""
+    _check_query(request)
+    filters = Filters(
+        data_plane_id=data_plane_id,
+        dataset_id=dataset_id,
+        type=type_,
+        state=state_,
+    )
+    intake = desk.intake(caller_of(request))
+    return await desk.call(intake.jobs, filters, order_by=order_by, per_page=per_page, offset=offset)
+
+
+_FILTERS = ("data_plane_id", "dataset_id", "type", "state", "order_by", "per_page", "offset")
+
+
+def _check_query(request: Request[Any, Any, Any]) -> None:
+    unknown = sorted(set(request.query_params) - set(_FILTERS))
+    if unknown:
+        raise BadInput(f"{unknown[0]}: there is no such filter; allowed are {', '.join(_FILTERS)}", field=unknown[0])
+
+
+@operation("POST", "/jobs", "submit_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}), creates=True)
+async def submit_job(
+    request: Request[Any, Any, Any],
+    desk: Desk,
+    data: Annotated[JobSubmission, Body(description="The job.")],
+    key: Annotated[Key | None, Parameter(header="Idempotency-Key", description="Or idempotency_key in the body.")] = (
+        None
+    ),
+) -> Job:
+    """Submit a job. The same idempotency key with the same job answers the job that there is."""
+    if None not in (key, data.idempotency_key) and key != data.idempotency_key:
+        raise BadInput("idempotency_key: the header says another one than the body", field="idempotency_key")
+    fields = msgspec.structs.asdict(data) | {"idempotency_key": data.idempotency_key or key}
+    caller = caller_of(request)
+    job = await desk.call(desk.intake(caller).submit, NewJob(**fields), caller.source)
+    desk.wakeups.tell(job.data_plane_id)
+    return job
+
+
+@operation("GET", "/jobs/{job_id:uuid}", "get_job", Permission.JOBS_READ)
+async def get_job(request: Request[Any, Any, Any], desk: Desk, job_id: JobId) -> Job:
+    """One job, with its cancellation and its receipt."""
+    return await desk.call(desk.intake(caller_of(request)).job, job_id)
+
+
+@operation("GET", "/jobs/{job_id:uuid}/events", "list_job_events", Permission.JOBS_READ)
+async def list_events(request: Request[Any, Any, Any], desk: Desk, job_id: JobId) -> Events:
+    """Every move of a job: who, from which state to which, when, why."""
+    return Events(await desk.call(desk.intake(caller_of(request)).audit, job_id))
+
+
+@operation("GET", "/jobs/{job_id:uuid}/cancellation", "get_cancellation", Permission.JOBS_READ)
+async def get_cancellation(request: Request[Any, Any, Any], desk: Desk, job_id: JobId) -> CancellationProgress:
+    """How far a job's cancellation is: who asked, rounds, the reason to wait, the receipt."""
+    job = await desk.call(desk.intake(caller_of(request)).job, job_id)
+    if job.cancellation is None:
+        raise NotFound(f"job_id: nobody asked for the cancellation of job {job_id}", field="job_id")
+    proven = None if job.receipt is None else job.receipt.outcome is not Outcome.ATTESTED
+    return CancellationProgress(job.state, job.cancellation, job.receipt, proven)
+
+
+@operation(
+    "POST",
+    "/jobs/{job_id:uuid}/request-cancellation",
+    "request_cancellation",
+    Permission.JOBS_WRITE,
+    may_answer=frozenset({404, 422}),
+)
+async def request_cancellation(
+    request: Request[Any, Any, Any], desk: Desk, job_id: JobId, data: CancellationReason | None = None
+) -> Job:
+    """Ask for a job to be cancelled. A no-op for a job that has ended or was asked before."""
+    return await desk.request_cancellation(job_id, caller_of(request), data.reason if data else None)
+
+
+@operation("POST", "/jobs/{job_id:uuid}/cancel", "cancel_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}))
+async def cancel(request: Request[Any, Any, Any], desk: Desk, job_id: JobId, data: Evidence) -> Job:
+    """Finalize a cancellation, with evidence: the plane's worker with a receipt, a person with an attestation."""
+    caller = caller_of(request)
+    intake = desk.intake(caller)
+    if caller.data_plane_id is None:
+        return await desk.call(intake.attest, job_id, caller.source, caller.name, _attestation(caller, data))
+    job = await desk.call(intake.job, job_id)
+    if data.lease is None or data.receipt is None or data.receipt.outcome is Outcome.ATTESTED:
+        raise BadInput("receipt: a worker finalizes with its lease and the engine's word", field="receipt")
+    settlement = Settlement(job_id, data.lease, data.receipt)
+    [settled] = await desk.call(desk.dispatch.settle, [settlement], worker=caller.name)
+    if not settled.landed and job.state is not JobState.CANCELLED:
+        raise Conflict(f"job_id: job {job_id} is {job.state}, or its lease was taken over", field="job_id")
+    return await desk.call(intake.job, job_id)
+
+
+def _attestation(caller: Caller, data: Evidence) -> str:
+    if Permission.JOBS_ATTEST not in caller.permissions:
+        raise Forbidden(f"the token {caller.name!r} lacks the permission {Permission.JOBS_ATTEST}")
+    if data.attestation is None or data.receipt is not None or data.lease is not None:
+        raise BadInput("attestation: a person says how they know that it stopped", field="attestation")
+    return data.attestation
+
+
+@operation("POST", "/jobs/{job_id:uuid}/run", "run_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}))
+async def run(request: Request[Any, Any, Any], desk: Desk, job_id: JobId, data: Start) -> StartedJob:
+    """Claim one job for an executor and move it to ``running``; a no-op for a job that runs, or has ended well."""
+    caller = caller_of(request)
+    job = await desk.call(desk.intake(caller).job, job_id)
+    check_bound(caller, job.data_plane_id)
+    await desk.call(desk.dispatch.check_executor, data.executor.executor_id, job.data_plane_id)
+    claim = await desk.call(desk.dispatch.start_one, job, data.executor, incarnation=data.incarnation, epoch=data.epoch)
+    job = await desk.call(desk.intake(caller).job, job_id)
+    return StartedJob(**msgspec.structs.asdict(job), claim=claim)
+
+
+ROUTES = Router(
+    "/",
+    route_handlers=[
+        list_jobs,
+        submit_job,
+        get_job,
+        list_events,
+        get_cancellation,
+        request_cancellation,
+        cancel,
+        run,
+    ],
+    tags=["Jobs"],
+)

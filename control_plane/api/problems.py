@@ -1,0 +1,141 @@
+"""Errors as answers: ``application/problem+json`` (RFC 9457) with the reference's six fields, and a log line each."""
+
+import http
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
+from msgspec import Struct
+
+from control_plane.errors import (
+    BadInput,
+    Conflict,
+    CountermandError,
+    Forbidden,
+    NotCancellable,
+    NotFound,
+    NotMigrated,
+    Refused,
+    StoreUnavailable,
+    Unauthenticated,
+)
+from control_plane.ids import new_id
+from control_plane.jobs import ExecutionCluster, JobType, Platform
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Struct, frozen=True):
+    """What went wrong. Quote *log_id* to whoever runs the service: the log line has it, too."""
+
+    type: str  #: a URI reference; the table of types stands in docs/reference/api.md
+    title: str
+    status: int
+    detail: str  #: one sentence for a person, which begins with the name of the field at fault, where there is one
+    instance: str  #: the path that was asked for
+    log_id: UUID
+
+
+#: Where a subclass stands before its base, it wins.
+STATUSES: tuple[tuple[type[CountermandError], int], ...] = (
+    (NotCancellable, 422),
+    (BadInput, 400),
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (Refused, 409),
+    (NotMigrated, 503),
+    (StoreUnavailable, 503),
+)
+
+
+def status_of(error: CountermandError) -> int:
+    """The error's HTTP status."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+
+
+def answer_known(request: Request[Any, Any, Any], error: CountermandError) -> Response[Problem]:
+    """One of our own errors."""
+    return _answer(request, status_of(error), error.problem_type, error.message)
+
+
+def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """What the framework refuses: no such path, a method, a body that is too large or has another shape."""
+    detail = _why(error)
+    kind = "not-found" if isinstance(error, NotFoundException) else "bad-input" if error.status_code == 400 else ""
+    kind = kind or http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    return _answer(request, error.status_code, kind, detail, headers=error.headers)
+
+
+def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """A bug of ours: nothing of it is told but the id under which it is logged."""
+    log_id = new_id()
+    log.error("request_failed", method=request.method, path=request.url.path, log_id=log_id, exc_info=error)
+    detail = "something went wrong here; quote the log_id to whoever runs the service"
+    return _respond(Problem(_uri("unexpected"), "Internal Server Error", 500, detail, request.url.path, log_id), {})
+
+
+def answer_nesting(request: Request[Any, Any, Any], _error: RecursionError) -> Response[Problem]:
+    """JSON that is nested deeper than can be read."""
+    return _answer(request, 400, "bad-input", "the body is nested too deeply")
+
+
+#: Whose members are named where a field of this name is not one of them.
+_CHOICES: dict[str, type[StrEnum]] = {"type": JobType, "execution_cluster": ExecutionCluster, "platform.type": Platform}
+
+
+def _why(error: HTTPException) -> str:
+    if isinstance(error, NotFoundException):
+        return "there is nothing at this path; /openapi.json lists what there is"
+    if isinstance(error, MethodNotAllowedException):
+        return "the path does not take this method"
+    if not (isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra):
+        return f"body: {error.detail}" if error.status_code == 400 else error.detail
+    return "; ".join(_sentence(str(item.get("key") or "body"), str(item.get("message"))) for item in error.extra)
+
+
+def _sentence(field: str, message: str) -> str:
+    field = {"data": "body", "key": "Idempotency-Key"}.get(field, field)
+    if message == "'data'":
+        message = "a JSON object is needed"
+    allowed = _CHOICES.get(field)
+    if allowed and message.startswith("Invalid enum value"):
+        message += f"; allowed are {', '.join(allowed)}"
+    return f"{field}: {message}"
+
+
+def _answer(
+    request: Request[Any, Any, Any], status: int, kind: str, detail: str, headers: dict[str, str] | None = None
+) -> Response[Problem]:
+    log_id = new_id()
+    title = http.HTTPStatus(status).phrase
+    log.info(
+        "request_refused", method=request.method, path=request.url.path, status=status, detail=detail, log_id=log_id
+    )
+    more = dict(headers or {})
+    if status == 401:
+        more["WWW-Authenticate"] = "Bearer"
+    return _respond(Problem(_uri(kind), title, status, detail, request.url.path, log_id), more)
+
+
+def _uri(kind: str) -> str:
+    return f"/problems/{kind}"
+
+
+def _respond(problem: Problem, headers: dict[str, str]) -> Response[Problem]:
+    return Response(
+        content=problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers,
+        type_encoders={UUID: str},
+    )  # fmt: skip
+
+
+def as_bytes(problem: Problem) -> bytes:
+    """For what answers below the framework."""
+    return msgspec.json.encode(problem)

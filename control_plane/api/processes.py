@@ -1,0 +1,430 @@
+"""What a plane's own processes ask: cancellations to work, jobs to run. In batches; every call may be repeated.
+
+Each needs a token bound to the plane. What is of another plane, stale or taken over is left out of the answers.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
+from uuid import UUID
+
+from litestar import Request, Router
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Meta, Struct
+
+from control_plane.api.auth import caller_of, check_bound
+from control_plane.api.desk import Desk
+from control_plane.api.operations import operation
+from control_plane.api.planes import PlaneId
+from control_plane.errors import BadInput
+from control_plane.jobs import (
+    Assignment,
+    Attendance,
+    Claim,
+    Commit,
+    Executor,
+    Failure,
+    Handle,
+    Hold,
+    JobType,
+    Outcome,
+    Postponed,
+    Postponement,
+    Process,
+    Publication,
+    Settled,
+    Settlement,
+)
+from control_plane.tokens import Permission
+
+Name = Annotated[str, Meta(min_length=1, max_length=150)]
+Lease = Annotated[float, Meta(gt=0, le=86_400, description="How long the lease holds without being extended.")]
+Wait = Annotated[float, Meta(ge=0, le=30, description="How long to wait for work, in seconds.")]
+AtMost = Meta(max_length=1_000)
+
+
+class _Named(Protocol):
+    @property
+    def job_id(self) -> UUID: ...
+
+
+Item = TypeVar("Item", bound=_Named)
+
+
+class ClaimCancellations(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many cancellations a worker has room for."""
+
+    worker: Name
+    limit: Annotated[int, Meta(ge=1, le=1_000)]
+    lease_seconds: Lease = 30.0
+    wait_seconds: Wait = 0.0
+
+
+class Assignments(Struct, frozen=True):
+    """Claimed cancellations, oldest first; each is held by its lease."""
+
+    assignments: list[Assignment]
+
+
+class Holds(Struct, frozen=True, forbid_unknown_fields=True):
+    """Leases."""
+
+    holds: Annotated[list[Hold], AtMost]
+    lease_seconds: Lease = 30.0
+
+
+class HeldLeases(Struct, frozen=True):
+    """Those that are still held, with what is known of their closure."""
+
+    holds: list[Hold]
+
+
+class Settlements(Struct, frozen=True, forbid_unknown_fields=True):
+    """Ends of cancellations: with a receipt ``cancelled``, without one ``completed``."""
+
+    worker: Name
+    settlements: Annotated[list[Settlement], AtMost]
+
+
+class SettledCancellations(Struct, frozen=True):
+    """Each settlement's fate, in the order given; what did not land was stale."""
+
+    settled: list[Settled]
+
+
+class Postponements(Struct, frozen=True, forbid_unknown_fields=True):
+    """Cancellations given back for now, each with its reason."""
+
+    postponements: Annotated[list[Postponement], AtMost]
+
+
+class PostponedCancellations(Struct, frozen=True):
+    """Those that were still held."""
+
+    postponed: list[Postponed]
+
+
+class Leftovers(Struct, frozen=True, forbid_unknown_fields=True):
+    """What was removed, by job."""
+
+    removed: dict[UUID, list[str]]
+
+
+class Jobs(Struct, frozen=True):
+    """Those of the jobs that the call was about, and that it took effect on."""
+
+    job_ids: list[UUID]
+
+
+class Registration(Struct, frozen=True, forbid_unknown_fields=True):
+    """A start of an executor; the same *token* may register again, when the answer was lost."""
+
+    executor: Executor
+    token: UUID
+
+
+class Registered(Struct, frozen=True):
+    """The installation's name, which is part of every tag."""
+
+    installation: str
+
+
+class ClaimJobs(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an executor can run, and how many; with an *epoch* given before, what that claim had started."""
+
+    executor: Executor
+    types: list[JobType]
+    limit: Annotated[int, Meta(ge=1, le=1_000)]
+    incarnation: str
+    epoch: UUID | None = None
+    wait_seconds: Wait = 0.0
+
+
+class Claims(Struct, frozen=True):
+    """Started jobs. Their permits count from before the call was sent."""
+
+    claims: list[Claim]
+
+
+class Attend(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every job that the executor holds, by its epoch. The answer comes at once where something is to be closed."""
+
+    held: Annotated[dict[UUID, UUID], AtMost]
+    wait_seconds: Annotated[float, Meta(ge=0, le=30, description="At most an eighth of the permit is waited.")] = 0.0
+
+
+class Handles(Struct, frozen=True, forbid_unknown_fields=True):
+    """The engine's names of runs, and the epochs under which they run."""
+
+    handles: dict[UUID, Handle]
+    epochs: dict[UUID, UUID]
+
+
+class Epochs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs, by the epochs under which they were claimed."""
+
+    epochs: Annotated[dict[UUID, UUID], AtMost]
+
+
+class Commits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs whose output is written."""
+
+    executor: Executor
+    commits: Annotated[list[Commit], AtMost]
+
+
+class Committed(Struct, frozen=True):
+    """Which jobs passed the commit point, with their publications; who is missing lost against a cancellation."""
+
+    publications: dict[UUID, Publication | None]
+
+
+class Published(Struct, frozen=True, forbid_unknown_fields=True):
+    """Committed jobs whose publication stands."""
+
+    executor: Executor
+    job_ids: Annotated[list[UUID], AtMost]
+
+
+class Failures(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs that their executor gives up, each with its cause."""
+
+    executor: Executor
+    failures: Annotated[list[Failure], AtMost]
+
+
+class OfExecutor(Struct, frozen=True, forbid_unknown_fields=True):
+    """An executor."""
+
+    executor: Executor
+
+
+class JobIds(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs."""
+
+    job_ids: Annotated[list[UUID], AtMost]
+
+
+def _operation(path: str, name: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
+    may_answer = frozenset({404, 409})
+    return operation(
+        "POST", f"/data-planes/{{data_plane_id:uuid}}{path}", name, Permission.JOBS_WRITE, may_answer=may_answer
+    )
+
+
+AnyRequest = Request[Any, Any, Any]
+
+
+async def _own(desk: Desk, plane: UUID, items: Sequence[Item]) -> list[Item]:
+    """Those of the items whose job is on the plane."""
+    own = await _own_ids(desk, plane, (item.job_id for item in items))
+    return [item for item in items if item.job_id in own]
+
+
+async def _own_ids(desk: Desk, plane: UUID, job_ids: Iterable[UUID]) -> set[UUID]:
+    return await desk.call(desk.dispatch.of_plane, plane, list(job_ids))
+
+
+async def _check_executor(desk: Desk, request: AnyRequest, plane: UUID, executor: Executor) -> None:
+    check_bound(caller_of(request), plane)
+    await desk.call(desk.dispatch.check_executor, executor.executor_id, plane)
+
+
+# --- cancellations -------------------------------------------------------------------------------------------------
+
+
+@_operation("/cancellations/claim", "claim_cancellations")
+async def claim_cancellations(
+    request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: ClaimCancellations
+) -> Assignments:
+    """Lease due cancellations, oldest first; waits until there is one."""
+    check_bound(caller_of(request), data_plane_id)
+
+    async def look() -> list[Assignment]:
+        return await desk.call(
+            desk.dispatch.claim, {data_plane_id: data.limit}, worker=data.worker, lease_seconds=data.lease_seconds
+        )
+
+    return Assignments(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool))
+
+
+@_operation("/cancellations/extend", "extend_leases")
+async def extend(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Holds) -> HeldLeases:
+    """Keep leases; answers those still held, with what is known now of their closure."""
+    check_bound(caller_of(request), data_plane_id)
+    own = await _own(desk, data_plane_id, data.holds)
+    return HeldLeases(await desk.call(desk.dispatch.extend, own, lease_seconds=data.lease_seconds))
+
+
+@_operation("/cancellations/settle", "settle_cancellations")
+async def settle(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Settlements) -> SettledCancellations:
+    """End cancellations. Sent again after a lost answer they land once, and are answered as landed."""
+    check_bound(caller_of(request), data_plane_id)
+    if any(item.receipt and item.receipt.outcome is Outcome.ATTESTED for item in data.settlements):
+        raise BadInput("settlements: a worker has evidence, or none; it cannot attest", field="settlements")
+    own = await _own(desk, data_plane_id, data.settlements)
+    settled = {item.job_id: item for item in await desk.call(desk.dispatch.settle, own, worker=data.worker)}
+    stale = (Settled(item.job_id, landed=False) for item in data.settlements)
+    return SettledCancellations([settled.get(item.job_id, item) for item in stale])
+
+
+@_operation("/cancellations/postpone", "postpone_cancellations")
+async def postpone(
+    request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Postponements
+) -> PostponedCancellations:
+    """Give cancellations back for now, with the reason."""
+    check_bound(caller_of(request), data_plane_id)
+    own = await _own(desk, data_plane_id, data.postponements)
+    return PostponedCancellations(await desk.call(desk.dispatch.postpone, own))
+
+
+@_operation("/cancellations/release", "release_cancellations")
+async def release(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Holds) -> Jobs:
+    """Give cancellations back as if never claimed, due at once."""
+    check_bound(caller_of(request), data_plane_id)
+    return Jobs(await desk.call(desk.dispatch.release, await _own(desk, data_plane_id, data.holds)))
+
+
+@_operation("/cancellations/leftovers", "record_leftovers")
+async def record_leftovers(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Leftovers) -> Jobs:
+    """Note what was removed of cancelled jobs."""
+    check_bound(caller_of(request), data_plane_id)
+    own = await _own_ids(desk, data_plane_id, data.removed)
+    await desk.call(desk.dispatch.record_leftovers, {job_id: data.removed[job_id] for job_id in own})
+    return Jobs(sorted(own))
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+@_operation("/executors/register", "register_executor")
+async def register(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Registration) -> Registered:
+    """Make a start of an executor known; 409 for a folder that is a copy, or was restored."""
+    check_bound(caller_of(request), data_plane_id)
+    installation = await desk.call(desk.dispatch.register, data.executor, data_plane_id=data_plane_id, token=data.token)
+    return Registered(installation)
+
+
+@_operation("/executors/confirm-lower-incarnations", "confirm_lower_incarnations")
+async def confirm_lower_incarnations(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: OfExecutor) -> Jobs:
+    """Confirm that nothing of what the executor's earlier starts had claimed can start any more."""
+    await _check_executor(desk, request, data_plane_id, data.executor)
+    return Jobs(await desk.call(desk.dispatch.confirm_lower_incarnations, data.executor))
+
+
+@_operation("/jobs/claim", "claim_jobs")
+async def claim_jobs(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: ClaimJobs) -> Claims:
+    """Start pending jobs for an executor, oldest first; waits until there is one."""
+    await _check_executor(desk, request, data_plane_id, data.executor)
+
+    async def look() -> list[Claim]:
+        return await desk.call(
+            desk.dispatch.start,
+            data.executor,
+            data_plane_id=data_plane_id,
+            types=data.types,
+            limit=data.limit,
+            incarnation=data.incarnation,
+            epoch=data.epoch,
+        )
+
+    return Claims(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool))
+
+
+@_operation("/jobs/attend", "attend_jobs")
+async def attend(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Attend) -> Attendance:
+    """Renew permits, and learn at once what to close."""
+    caller = caller_of(request)
+    check_bound(caller, data_plane_id)
+    plane = await desk.call(desk.intake(caller).plane, data_plane_id)
+    own = await _own_ids(desk, data_plane_id, data.held)
+    held = {job_id: epoch for job_id, epoch in data.held.items() if job_id in own}
+
+    async def look() -> Attendance:
+        return await desk.call(desk.dispatch.attend, held)
+
+    wait = min(data.wait_seconds, plane.permit_seconds / 8)
+    return await desk.wakeups.poll(data_plane_id, wait, look, lambda answer: bool(answer.closing))
+
+
+@_operation("/jobs/handles", "record_handles")
+async def record_handles(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Handles) -> Jobs:
+    """Write down the engine's names of runs."""
+    check_bound(caller_of(request), data_plane_id)
+    own = await _own_ids(desk, data_plane_id, data.handles.keys() & data.epochs.keys())
+    await desk.call(desk.dispatch.record_handles, {job_id: data.handles[job_id] for job_id in own}, data.epochs)
+    return Jobs(sorted(own))
+
+
+@_operation("/jobs/closed", "confirm_closed")
+async def confirm_closed(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Epochs) -> Jobs:
+    """Write that the executor will submit nothing more of these jobs."""
+    check_bound(caller_of(request), data_plane_id)
+    own = await _own_ids(desk, data_plane_id, data.epochs)
+    closed = await desk.call(desk.dispatch.confirm_closed, {job_id: data.epochs[job_id] for job_id in own})
+    desk.wakeups.tell(data_plane_id)
+    return Jobs(closed)
+
+
+@_operation("/jobs/commit", "commit_jobs")
+async def commit(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Commits) -> Committed:
+    """Pass the commit point: from then on a job will be completed, and no cancellation wins."""
+    await _check_executor(desk, request, data_plane_id, data.executor)
+    own = await _own(desk, data_plane_id, data.commits)
+    return Committed(await desk.call(desk.dispatch.commit, own, executor=data.executor))
+
+
+@_operation("/jobs/complete", "complete_jobs")
+async def complete(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Published) -> Jobs:
+    """Complete committed jobs whose publication stands."""
+    await _check_executor(desk, request, data_plane_id, data.executor)
+    own = await _own_ids(desk, data_plane_id, data.job_ids)
+    actor = Process(data.executor.executor_id)
+    return Jobs(await desk.call(desk.dispatch.complete, sorted(own), actor=actor))
+
+
+@_operation("/jobs/fail", "fail_jobs")
+async def fail(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Failures) -> Jobs:
+    """Fail running jobs; where a cancellation was requested it is a hint to look again."""
+    await _check_executor(desk, request, data_plane_id, data.executor)
+    own = await _own(desk, data_plane_id, data.failures)
+    return Jobs(await desk.call(desk.dispatch.fail, own, executor=data.executor))
+
+
+@_operation("/jobs/committed", "list_committed_jobs")
+async def committed(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: OfExecutor) -> Claims:
+    """The executor's committed jobs that are not completed: to be published, then completed."""
+    await _check_executor(desk, request, data_plane_id, data.executor)
+    return Claims(await desk.call(desk.dispatch.committed, data.executor))
+
+
+@_operation("/jobs/discardable", "list_discardable_jobs")
+async def discardable(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: JobIds) -> Jobs:
+    """Those of the jobs that ended without publishing."""
+    check_bound(caller_of(request), data_plane_id)
+    own = await _own_ids(desk, data_plane_id, data.job_ids)
+    return Jobs(await desk.call(desk.dispatch.discardable, sorted(own)))
+
+
+ROUTES = Router(
+    "/",
+    route_handlers=[
+        claim_cancellations,
+        extend,
+        settle,
+        postpone,
+        release,
+        record_leftovers,
+        register,
+        confirm_lower_incarnations,
+        claim_jobs,
+        attend,
+        record_handles,
+        confirm_closed,
+        commit,
+        complete,
+        fail,
+        committed,
+        discardable,
+    ],
+    tags=["A plane's processes"],
+)

@@ -1,0 +1,76 @@
+"""Requests that arrive while others are being performed share the next statement, and each gets its own answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from control_plane.errors import CountermandError
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+
+class HandOff(Protocol):
+    """Runs a blocking call elsewhere and waits for it."""
+
+    def __call__(self, call: Callable[[], Result], /) -> Awaitable[Result]:
+        """Await what *call* answers."""
+
+
+class Together(Generic[Asked, Answer]):
+    """*perform* answers a batch, item by item, with an answer or an error; at most *at_most* at a time."""
+
+    def __init__(
+        self,
+        perform: Callable[[Sequence[Asked]], Sequence[Answer | CountermandError]],
+        hand_off: HandOff,
+        *,
+        at_most: int = 100,
+    ) -> None:
+        self._perform = perform
+        self._hand_off = hand_off
+        self._at_most = at_most
+        self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def ask(self, item: Asked) -> Answer:
+        """The item's own answer; raises its own error."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
+                await self._answer([(item, future) for item, future in batch if not future.done()])
+        finally:
+            self._working = None
+
+    async def _answer(self, batch: Sequence[tuple[Asked, "asyncio.Future[Answer]"]]) -> None:
+        """A batch that fails as a whole is asked one by one, so that a bad item harms no other."""
+        try:
+            answers = await self._hand_off(partial(self._perform, [item for item, _ in batch]))
+        except CountermandError as error:  # the store is away, for all of them
+            answers = [error] * len(batch)
+        except Exception as error:  # noqa: BLE001  # each item's caller gets it, and nobody else
+            if len(batch) > 1:
+                for single in batch:
+                    await self._answer([single])
+                return
+            _fail(batch[0][1], error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, CountermandError):
+                _fail(future, answer)
+            elif not future.done():
+                future.set_result(answer)
+
+
+def _fail(future: "asyncio.Future[Answer]", error: Exception) -> None:
+    if not future.done():  # its caller may have gone
+        future.set_exception(error)
