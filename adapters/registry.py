@@ -9,9 +9,12 @@ from msgspec import Struct
 
 from adapters.base import Adapter
 from control_plane.errors import BadInput
+from control_plane.jobs import Platform
 
 GROUP = "countermand.adapters"
 BUILT_IN = {"duckdb": "adapters.narrative.embedded:for_plane"}
+#: The engine on a platform's planes; nothing can be cancelled yet on the platforms that are missing.
+ENGINES: Mapping[Platform, str] = {Platform.NARRATIVE: "duckdb"}
 
 
 class Surroundings(Struct, frozen=True):

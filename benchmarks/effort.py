@@ -14,6 +14,7 @@ class Effort(NamedTuple):
     ended_jobs_before: int  #: in the smaller one
     claims: int  #: of each table, a round
     idle_seconds: float
+    api_requests: int  #: half of them at full speed, half at half of it
 
 
 FULL = Effort(
@@ -25,6 +26,7 @@ FULL = Effort(
     ended_jobs_before=1_000,
     claims=40,
     idle_seconds=30,
+    api_requests=16_000,
 )
 #: For developing: the same path in a fraction of the time, with numbers that mean little.
 QUICK = Effort(
@@ -36,4 +38,5 @@ QUICK = Effort(
     ended_jobs_before=1_000,
     claims=20,
     idle_seconds=3,
+    api_requests=4_000,
 )

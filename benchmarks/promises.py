@@ -26,6 +26,12 @@ PROMISES = (
     ),
     Promise("wakeup p99 ≤ 10 ms", ("wakeup_p99",), lambda by: by["wakeup_p99"].value <= 10),
     Promise("claim_growth ≤ 1.3", ("claim_growth",), lambda by: by["claim_growth"].value <= 1.3),
+    Promise(
+        "api_request ≥ 2,000/s, or 0.8 request_floor",
+        ("api_request", "request_floor"),
+        lambda by: by["api_request"].value >= min(2_000, 0.8 * by["request_floor"].value),
+    ),
+    Promise("api p99 ≤ 25 ms at half the load", ("api_p99",), lambda by: by["api_p99"].value <= 25),
     Promise("idle ≤ 0.5 % of a core", ("idle_cpu",), lambda by: by["idle_cpu"].value <= 0.5),
 )
 

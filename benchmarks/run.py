@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import peers
+from benchmarks.api_request import ApiRequest, RequestFloor
 from benchmarks.benchmark import Benchmark, Figure, summarise
 from benchmarks.claim_growth import ClaimGrowth
 from benchmarks.effort import FULL, QUICK, Effort
@@ -31,6 +32,8 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "wakeup": Wakeup,
     "claim_growth": ClaimGrowth,
     "idle": Idle,
+    "request_floor": RequestFloor,
+    "api_request": ApiRequest,
     "peer_pgqueuer_400": peers.pgqueuer_400,
 }
 #: Only measured when named.

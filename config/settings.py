@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -19,6 +19,24 @@ PREFIX = "COUNTERMAND_"
 FILE_VARIABLE = "COUNTERMAND_CONFIG"
 #: Never repeated in a message: they may hold a password.
 SECRET_FIELDS = {"database_url"}
+#: The control plane's names, which the configuration does not import; a test holds the two together.
+PLATFORMS = ("platform_aws", "platform_snowflake")
+JOB_TYPES = (
+    "costs",
+    "datasets_calculate_column_stats",
+    "datasets_delete_table",
+    "datasets_deliver_data",
+    "datasets_sample",
+    "datasets_suggest_mappings",
+    "delete-snowflake-table",
+    "external",
+    "forecast",
+    "materialize-view",
+    "model_training_run",
+    "models_deliver_model",
+    "nql-forecast",
+    "upload-stats",
+)
 
 
 class SettingsError(Exception):
@@ -30,12 +48,12 @@ def allowed(expectation: str) -> PydanticCustomError:
 
 
 def check_database_url(url: str) -> str:
-    """Accept a SQLite file or a Postgres server, and name the driver that SQLAlchemy is to use."""
+    """Accept a SQLite file or a Postgres server, under the one name that SQLAlchemy has for it."""
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and rest.strip("/") not in {"", ":memory:"}:
         return url
     if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
-        return f"postgresql+psycopg://{rest}"
+        return f"postgresql://{rest}"
     raise allowed("sqlite:///<file> or postgresql://<user>@<host>/<database>")
 
 
@@ -58,12 +76,30 @@ def check_memory_limit(limit: str) -> str:
     return limit
 
 
+def check_platform(name: str) -> str:
+    """Accept the control plane's name of a platform."""
+    return check_name(name, PLATFORMS)
+
+
+def check_job_type(name: str) -> str:
+    """Accept the control plane's name of a job type."""
+    return check_name(name, JOB_TYPES)
+
+
+def check_name(name: str, names: Sequence[str]) -> str:
+    if name not in names:
+        raise allowed(f"one of {', '.join(names)}")
+    return name
+
+
 def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+PlatformName = Annotated[str, AfterValidator(check_platform)]
+JobTypeName = Annotated[str, AfterValidator(check_job_type)]
 
 
 class Section(BaseModel):
@@ -110,7 +146,7 @@ class ExecutorSettings(Section):
 class PolicySettings(Section):
     """Which job types can be cancelled; a platform named here replaces the built-in list for it."""
 
-    overrides: dict[str, list[str]] = Field(default_factory=dict)
+    overrides: dict[PlatformName, list[JobTypeName]] = Field(default_factory=dict)
 
 
 class Settings(BaseSettings):
@@ -166,9 +202,11 @@ def config_file(path: Path | str | None) -> Path | None:
     named = path or os.environ.get(FILE_VARIABLE)
     if not named:
         return None
-    if not Path(named).is_file():
-        by = "" if path else f" (named by {FILE_VARIABLE})"
+    by = "" if path else f" (named by {FILE_VARIABLE})"
+    if not Path(named).exists():
         raise SettingsError(f"{named}{by} is not there: the settings file has to exist.")
+    if not Path(named).is_file():
+        raise SettingsError(f"{named}{by} is a folder or the like: a TOML file is needed.")
     return Path(named)
 
 
@@ -213,7 +251,7 @@ def refuse_misspelt_variables(environment: Mapping[str, str]) -> None:
 
 def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -> str:
     """One sentence: where, which setting, what is allowed, what was found."""
-    name = ".".join(str(part) for part in error["loc"])
+    name = ".".join(str(part) for part in error["loc"] if part != "[key]")  # pydantic's word: the key itself is wrong
     where = origin(error["loc"], given, file)
     if error["type"] == "extra_forbidden":
         return f"{where}: {name} is not a setting; {suggest(name)}"
@@ -230,8 +268,8 @@ def is_secret_or_section(name: str, value: object) -> bool:
 
 def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path | None) -> str:
     """Name the source that a value came from, in the order in which they win."""
-    if holds(given, location):
-        return "Given value"
+    if options := options_at(given, location):
+        return f"Option {options}"
     parts = [str(part) for part in location]
     for depth in range(len(parts), 0, -1):  # a section's own variable may hold it as JSON
         if os.environ.get(variable := variable_of(".".join(parts[:depth]))):
@@ -239,12 +277,15 @@ def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path
     return str(file) if file else "Settings"
 
 
-def holds(values: object, location: tuple[int | str, ...]) -> bool:
+def options_at(given: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
+    """The command's options that gave what stands at *location*, all of them for a section; empty without any."""
+    value: object = given
     for part in location:
-        if not isinstance(values, Mapping) or part not in values:
-            return False
-        values = values[part]
-    return True
+        if not isinstance(value, Mapping) or part not in value:
+            return ""
+        value = value[part]
+    names = value if isinstance(value, Mapping) else location[-1:]
+    return ", ".join(f"--{name}".replace("_", "-") for name in names)
 
 
 def suggest(name: str) -> str:

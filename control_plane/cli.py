@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 from uuid import UUID
@@ -13,6 +15,7 @@ from uuid import UUID
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from control_plane.errors import BadInput, ExitCode, NotFound
@@ -37,6 +40,12 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME; else COUNTERMAND_DATABASE_URL.", metavar="URL"),
 ]
+
+
+def _one_of(kind: type[StrEnum]) -> str:
+    return f"One of {', '.join(kind)}."
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 
 db = typer.Typer(help="The database.", no_args_is_help=True)
@@ -53,20 +62,32 @@ def print_json(value: Any) -> None:
 
 
 def _print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Ids are never folded; where nobody looks at it, no line is."""
-    table = Table(box=None, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    """A line for each row, terminal or not: a narrow terminal continues it in its next line, and no word is broken."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=column != "name", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 240)
+        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+    Console(width=_TABLE_WIDTH).print(table)
+
+
+_TABLE_WIDTH = 240
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 
 def _summary(job: Job) -> tuple[Any, ...]:
     outcome = job.receipt.outcome.value if job.receipt else None
     waiting = job.cancellation.waiting if job.cancellation and job.state not in TERMINAL else None
-    return job.job_id, job.type.value, job.state.value, outcome or waiting, f"{job.created_at:%Y-%m-%d %H:%M:%S}Z"
+    return job.job_id, job.type.value, job.state.value, outcome or waiting, _moment(job.created_at)
+
+
+def _print_field(name: str, value: Any) -> None:
+    """One field of a document; what it nests is indented below its beginning."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2)
+    typer.echo(f"{name:18} " + text.replace("\n", "\n" + " " * 19))
 
 
 # --- reading what was given ----------------------------------------------------------------------------------------
@@ -134,7 +155,7 @@ def upgrade(context: typer.Context, database_url: DatabaseUrl = None) -> None:
 def create(
     context: typer.Context,
     display_name: Annotated[str, typer.Argument(help="Its name, unique.")],
-    platform: Annotated[str, typer.Option(help="platform_aws (the Narrative plane) or platform_snowflake.")] = (
+    platform: Annotated[str, typer.Option(help=f"{_one_of(Platform)} The first is the Narrative plane.")] = (
         Platform.NARRATIVE.value
     ),
     external_id: Annotated[str | None, typer.Option(help="Its name in another system.")] = None,
@@ -173,9 +194,12 @@ def list_planes(context: typer.Context, database_url: DatabaseUrl = None, as_jso
     if as_json:
         print_json({"records": found})
         return
+    if not found:
+        typer.echo("No data planes.")
+        return
     columns = ("id", "name", "platform", "status", "last heartbeat")
     rows = [
-        (plane.data_plane_id, plane.display_name, plane.platform.value, plane.status, plane.last_heartbeat_at)
+        (plane.data_plane_id, plane.display_name, plane.platform.value, plane.status, _moment(plane.last_heartbeat_at))
         for plane in found
     ]
     _print_table(columns, rows)
@@ -184,17 +208,14 @@ def list_planes(context: typer.Context, database_url: DatabaseUrl = None, as_jso
 # --- jobs ----------------------------------------------------------------------------------------------------------
 
 
-@jobs.command(
-    epilog="Example: countermand jobs submit --data-plane local --type nql-forecast "
-    '--input \'{"nql": "SELECT 1", "compiled_sql": "SELECT 1"}\''
-)
+@jobs.command(epilog="Example: countermand jobs submit --data-plane local --type nql-forecast --input @job.json")
 def submit(
     context: typer.Context,
     data_plane: Annotated[str, typer.Option(help="Id or name.")],
-    type_: Annotated[str, typer.Option("--type", help="A documented job type.")],
+    type_: Annotated[str, typer.Option("--type", help=_one_of(JobType))],
     input_: Annotated[str, typer.Option("--input", help="JSON, @FILE, or - for stdin.")],
     idempotency_key: Annotated[str | None, typer.Option(help="The same key answers the same job.")] = None,
-    execution_cluster: Annotated[str | None, typer.Option(help="dedicated or shared.")] = None,
+    execution_cluster: Annotated[str | None, typer.Option(help=_one_of(ExecutionCluster))] = None,
     retry_of: Annotated[str | None, typer.Option(help="The job that this one repeats.")] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -220,9 +241,11 @@ def list_jobs(
     context: typer.Context,
     data_plane: Annotated[str | None, typer.Option(help="Id or name.")] = None,
     dataset_id: Annotated[int | None, typer.Option(help="The input has it.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="A documented job type.")] = None,
-    state: Annotated[str | None, typer.Option(help="A documented state.")] = None,
-    order_by: Annotated[str, typer.Option(help="created_at_asc|desc or updated_at_asc|desc.")] = "created_at_desc",
+    type_: Annotated[str | None, typer.Option("--type", help=_one_of(JobType))] = None,
+    state: Annotated[str | None, typer.Option(help=_one_of(JobState))] = None,
+    order_by: Annotated[
+        str, typer.Option(help="One of created_at_asc, created_at_desc, updated_at_asc, updated_at_desc.")
+    ] = "created_at_desc",
     per_page: Annotated[int, typer.Option(help="At most 500.")] = 100,
     offset: Annotated[int, typer.Option(help="Records to skip.")] = 0,
     database_url: DatabaseUrl = None,
@@ -242,6 +265,9 @@ def list_jobs(
     if as_json:
         print_json(page)
         return
+    if not page.records:
+        typer.echo(f"No jobs: {page.total_records} match, {offset} were skipped." if page.total_records else "No jobs.")
+        return
     _print_table(("id", "type", "state", "outcome or reason", "created"), [_summary(job) for job in page.records])
     typer.echo(f"Page {page.current_page} of {page.total_pages}, {page.total_records} jobs.")
 
@@ -258,10 +284,9 @@ def show(
     if as_json:
         print_json(job)
         return
-    document = msgspec.to_builtins(job)
-    for name, value in document.items():
+    for name, value in msgspec.to_builtins(job).items():
         if value not in (None, [], {}):
-            typer.echo(f"{name:18} {value if isinstance(value, str) else json.dumps(value)}")
+            _print_field(name, value)
 
 
 @jobs.command(
@@ -293,18 +318,36 @@ def describe(job: Job) -> str:
         receipt = job.receipt
         proof = [f"closed by {receipt.closure.value}" if receipt.closure else "", receipt.engine_status or ""]
         return f"{text}, {receipt.outcome.value} ({', '.join(filter(None, proof))})"
-    if job.cancellation and job.cancellation.waiting and job.state not in TERMINAL:
+    if job.cancellation is None or job.state in TERMINAL:
+        return text
+    if job.cancellation.waiting:
         return f"{text} ({job.cancellation.waiting.value}): {job.cancellation.waiting_detail}"
+    if job.cancellation.first_claimed_at is None and _has_waited(job, _UNCLAIMED_IS_ODD):
+        return f"{text}: no worker has taken it yet; is one running for this plane?"
     return text
 
 
-def _wait_for_end(intake: "Intake", job: Job, pause: Callable[[float], None] = time.sleep) -> Job:
+_UNCLAIMED_IS_ODD = timedelta(seconds=3)  #: a worker looks every second
+
+
+def _has_waited(job: Job, time_allowed: timedelta) -> bool:
+    return job.cancellation is not None and datetime.now(UTC) - job.cancellation.requested_at > time_allowed
+
+
+def _wait_for_end(intake: "Intake", job: Job) -> Job:
+    """The job once it has ended, or is stuck: without a worker there is nobody else who could say so."""
+    stuck_after = timedelta(seconds=intake.plane(job.data_plane_id).stuck_after_seconds)
     with _progress() as tell:
-        while job.state not in TERMINAL and not (job.cancellation and job.cancellation.stuck_at):
+        while job.state not in TERMINAL and not _is_stuck(job, stuck_after):
             tell(describe(job))
-            pause(0.2)
+            time.sleep(0.2)
             job = intake.job(job.job_id)
     return job
+
+
+def _is_stuck(job: Job, stuck_after: timedelta) -> bool:
+    marked = job.cancellation is not None and job.cancellation.stuck_at is not None
+    return marked or _has_waited(job, stuck_after)
 
 
 @contextmanager

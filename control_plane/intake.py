@@ -45,6 +45,7 @@ from control_plane.statements import Filters
 from control_plane.store import Store, Transaction
 
 PER_PAGE_LIMIT = 500
+LONGEST_NAME = 200
 OPERATORS_COMPANY = 1  #: the owner of what an operator makes at the database itself
 EVERYTHING = Filters()
 SELF = Process("control_plane")
@@ -111,6 +112,8 @@ class Intake:
 
     def create_plane(self, new: NewPlane) -> DataPlane:
         """Make a data plane; Conflict when its name is taken, BadInput for times that are not positive."""
+        if self._scope.data_plane_id is not None:
+            raise Forbidden(f"whoever is bound to data plane {self._scope.data_plane_id} makes no others")
         _check_plane(new)
         fields = msgspec.to_builtins(new)
         shared = [{"company_id": company} for company in sorted(set(fields.pop("collaborators")))]
@@ -350,6 +353,8 @@ class Intake:
         if not lifecycle.allows(Trigger.CANCEL, job.state, committed=job.committed_at is not None):
             why = "it is committed, and will be completed" if job.committed_at else "request its cancellation first"
             raise Conflict(f"job_id: job {job_id} is {job.state}; {why}", field="job_id")
+        if not attestation.strip():
+            raise BadInput("attestation: say how you know that it stopped", field="attestation")
         check_kept("attestation", attestation)
         moment = self._store.perform(statements.select_moment())[0]["moment"]
         receipt = Receipt(outcome=Outcome.ATTESTED, seen_at=moment, worker=name, attestation=attestation)
@@ -378,6 +383,10 @@ def _check_plane(new: NewPlane) -> None:
             raise BadInput(f"{name}: a number of seconds {least} 0 is needed, not {seconds}", field=name)
     if not new.display_name.strip():
         raise BadInput("display_name: a name is needed", field="display_name")
+    if len(new.display_name) > LONGEST_NAME:
+        raise BadInput(f"display_name: at most {LONGEST_NAME} characters are kept", field="display_name")
+    if not all(tag.strip() for tag in new.tags):
+        raise BadInput("tags: a tag may not be empty", field="tags")
     for name in ("display_name", "external_id", "description", "tags"):
         check_kept(name, getattr(new, name))
     for company in new.collaborators:

@@ -1,9 +1,10 @@
 """Transactions over the statements, on SQLite and Postgres. Synchronous; async code calls it through a thread.
 
-Errors: StoreUnavailable when the database is away (the call may be repeated), NotMigrated when it lacks our tables;
-constraint and data errors pass through as SQLAlchemy raises them.
+Errors: StoreUnavailable when the database is away (the call may be repeated), NotMigrated when it lacks our tables,
+NotGranted when our role may not; constraint and data errors pass through as SQLAlchemy raises them.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import URL, Connection, Engine, Executable, RowMapping, Select, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.pool import StaticPool
 
 from control_plane import statements
-from control_plane.errors import BadInput, NotMigrated, StoreUnavailable
+from control_plane.errors import BadInput, CountermandError, NotGranted, NotMigrated, StoreUnavailable
 from control_plane.statements import Chain
 
 Clock = Callable[[], datetime | None]
@@ -26,6 +27,7 @@ Clock = Callable[[], datetime | None]
 _POSTGRES_OPTIONS = "-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000"
 _CONFLICTS = {"40001", "40P01"}  #: serialization failure, deadlock: the loser repeats
 _MISSING = {"42P01", "42703", "3F000"}  #: undefined table, column, schema
+_NOT_GRANTED = "42501"  #: insufficient privilege
 #: Connection exceptions; read-only after a fail-over, and idle time-outs; out of resources; a lock that somebody holds;
 #: shut down, or cancelled by a time-out. None of them says that the statement is wrong: it may be repeated.
 _AWAY = ("08", "25", "53", "55P03", "57")
@@ -37,6 +39,18 @@ _AWAY_IN_SQLITE = (
     "unable to open database file",
 )
 _MISSING_IN_SQLITE = ("no such table", "no such column")
+#: Why Postgres lets nobody in, and the remedy. Known by its words: libpq tells no SQLSTATE of a connection that failed.
+_LOGIN_REMEDIES = (
+    (r"no password supplied", "give the role's password in the URL or in PGPASSWORD"),
+    (r"password authentication failed", "correct the role or its password"),
+    (r"role \".*\" does not exist", "correct the role, or create it"),
+    (r"role \".*\" is not permitted to log in", "give the role LOGIN"),
+    (r"permission denied for database", "grant the role CONNECT on it"),
+    (r"database \".*\" does not exist", "correct the database's name, or create it"),
+    (r"pg_hba\.conf", "let the role in there"),
+)
+#: What the settings say where nothing else was given.
+DEFAULT_URL = "sqlite:///countermand.db"
 _TRIES = 5
 
 
@@ -131,7 +145,7 @@ class Store:
     @property
     def database(self) -> str:
         """Where the database is, without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return shown(self.engine.url)
 
     def perform(self, statement: Executable | Chain, rows: object = None, **parameters: Any) -> Sequence[RowMapping]:
         """One statement or chain in a transaction of its own; on Postgres one round trip."""
@@ -147,7 +161,7 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Several statements that land together."""
-        with translated(self.database), self.engine.begin() as connection:
+        with translated(self.engine.url), self.engine.begin() as connection:
             yield Transaction(connection, self._clock)
 
     @contextmanager
@@ -156,7 +170,7 @@ class Store:
             with self.transaction() as transaction:
                 yield transaction
             return
-        with translated(self.database), self._single.connect() as connection:
+        with translated(self.engine.url), self._single.connect() as connection:
             yield Transaction(connection, self._clock)
 
     def close(self) -> None:
@@ -170,18 +184,38 @@ def open_engine(database_url: str, *, pool_size: int = 5, create: bool = True) -
 
     Unless *create* is true, a SQLite file that is not there is not made but called not migrated.
     """
-    try:
-        url = make_url(database_url)
-    except ArgumentError as error:
-        raise BadInput(f"database_url: {_ALLOWED_URL}", field="database_url") from error
+    url = _read_url(database_url)
     if url.get_backend_name() == "postgresql":
         return _open_postgres(url.set(drivername="postgresql+psycopg"), pool_size)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, create=create)
-    raise BadInput(f"database_url: {_ALLOWED_URL}, not {url.drivername}", field="database_url")
+    raise _bad_url(f"{_ALLOWED_URL}, not {url.drivername}")
 
 
 _ALLOWED_URL = "a URL sqlite:///PATH or postgresql://USER@HOST/NAME is needed"
+_ALLOWED_PORT = "its port has to be a number from 1 to 65535"
+
+
+def _read_url(database_url: str) -> URL:
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise _bad_url(_ALLOWED_URL) from error
+    except ValueError as error:  # SQLAlchemy reads the port as a number, whatever it is
+        raise _bad_url(_ALLOWED_PORT) from error
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise _bad_url(f"{_ALLOWED_PORT}, not {url.port}")
+    return url
+
+
+def _bad_url(message: str) -> BadInput:
+    return BadInput(f"database_url: {message}", field="database_url")
+
+
+def shown(url: URL) -> str:
+    """The URL as its user knows it: without our driver's name and without a password."""
+    plain = url.set(drivername=url.get_backend_name()).difference_update_query(["password"])
+    return plain.render_as_string(hide_password=True)
 
 
 def _autocommitting(engine: Engine, pool_size: int) -> Engine:
@@ -209,8 +243,8 @@ def _open_postgres(url: URL, pool_size: int, **options: Any) -> Engine:
 
 def _open_sqlite(url: URL, *, create: bool) -> Engine:
     in_memory = url.database in (None, "", ":memory:")
-    if not (in_memory or create or Path(str(url.database)).exists()):
-        raise NotMigrated(not_migrated(str(url)))
+    if not in_memory:
+        _check_file(url, Path(str(url.database)), create=create)
     pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
     engine = create_engine(url, connect_args={"timeout": 10, "check_same_thread": False}, **pool)
 
@@ -228,26 +262,79 @@ def _open_sqlite(url: URL, *, create: bool) -> Engine:
     return engine
 
 
+def _check_file(url: URL, file: Path, *, create: bool) -> None:
+    if not file.parent.is_dir():
+        raise _bad_url(f"the folder {file.parent} does not exist; create it")
+    if file.is_dir():
+        raise _bad_url(f"{file} is a folder; the name of a file is needed")
+    if not (create or file.exists()):
+        raise NotMigrated(not_migrated(url))
+
+
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
 @contextmanager
-def translated(database: str) -> Iterator[None]:
-    """Driver errors as StoreUnavailable and NotMigrated; constraint and data errors pass through."""
+def translated(url: URL) -> Iterator[None]:
+    """Driver errors as StoreUnavailable, NotMigrated and NotGranted; constraint and data errors pass through."""
     try:
         yield
     except DBAPIError as error:
-        if _sqlstate(error) in _MISSING or str(error.orig).startswith(_MISSING_IN_SQLITE):
-            raise NotMigrated(not_migrated(database)) from error
-        if error.connection_invalidated or _is_away(error):
-            raise StoreUnavailable(f"the database {database} is away: {_first_line(error)}") from error
+        known = _translation(error, url)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _translation(error: DBAPIError, url: URL) -> CountermandError | None:
+    if _sqlstate(error) in _MISSING or str(error.orig).startswith(_MISSING_IN_SQLITE):
+        return NotMigrated(not_migrated(url))
+    if _sqlstate(error) == _NOT_GRANTED:
+        role = f"the role {url.username}" if url.username else "our role"
+        return NotGranted(f"{role} lacks a privilege on {shown(url)}: {_first_line(error)}; grant it")
+    if error.connection_invalidated or _is_away(error):
+        return StoreUnavailable(f"the database {shown(url)} is away: {_first_line(error)}")
+    return None
+
+
+@contextmanager
+def first_look(url: URL) -> Iterator[None]:
+    """As :func:`translated`, for a process that begins: BadInput, too, where waiting would not mend the URL.
+
+    Later the same words are an absence: a database that is restored, or a password that is changed, comes back.
+    """
+    try:
+        with translated(url):
+            yield
+    except StoreUnavailable as error:
+        said = str(getattr(error.__cause__, "orig", ""))
+        if remedy := _login_remedy(said):
+            raise _bad_url(f"{shown(url)} does not let us in: {_last_words(said)}; {remedy}") from error
+        raise
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise _bad_url(f"the file {url.database} is not a SQLite database; name another") from error
+        if isinstance(error, ProgrammingError) and url.get_backend_name() == "postgresql" and not _sqlstate(error):
+            raise _bad_url(f"{shown(url)} cannot be used: {_first_line(error)}") from error
         raise
 
 
-def not_migrated(database: str) -> str:
+def not_migrated(url: URL) -> str:
     """The sentence for a database that lacks our tables, with the remedy."""
-    return f"the database {database} is not migrated: run `countermand db upgrade --database-url …` on it"
+    sentence = f"the database {shown(url)} is not migrated: run `countermand db upgrade --database-url …` on it"
+    if shown(url) == DEFAULT_URL:
+        sentence += "; it is the default: set COUNTERMAND_DATABASE_URL if you mean another"
+    return sentence
+
+
+def _last_words(said: str) -> str:
+    """What the server said, without libpq's account of how it was reached."""
+    return re.split(r"FATAL:  |failed: ", said)[-1].splitlines()[0]
+
+
+def _login_remedy(said: str) -> str | None:
+    return next((remedy for words, remedy in _LOGIN_REMEDIES if re.search(words, said)), None)
 
 
 def _is_away(error: DBAPIError) -> bool:
@@ -259,5 +346,5 @@ def _is_away(error: DBAPIError) -> bool:
     return state.startswith(_AWAY)
 
 
-def _first_line(error: DatabaseError | DBAPIError) -> str:
+def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__

@@ -3,17 +3,17 @@
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from workers.shadow import describe_shadowing
+from workers.shadow import PACKAGES, describe_shadowing
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
@@ -23,15 +23,11 @@ if TYPE_CHECKING:
     from control_plane.store import Store
     from workers.daemon import Wakes
     from workers.engines.embedded import EmbeddedEngine
-    from workers.local import LocalUsers
+    from workers.local import HandOff, LocalUsers
     from workers.run_server import Door
 
-#: Which extra brings what some commands import.
-EXTRAS = {
-    **dict.fromkeys(("alembic", "psycopg", "sqlalchemy"), "server"),
-    **dict.fromkeys(("apscheduler", "httpx", "tenacity"), "worker"),
-    **dict.fromkeys(("duckdb", "sqlglot", "starlette", "uvicorn"), "embedded"),
-}
+#: What the commands need beside the bare package; those that are not named need only the store.
+EXTRAS = {"worker": "server,worker", "executor": "server,worker,embedded", "demo": "server,worker,embedded"}
 _REFUSED = 10  #: ExitCode.REFUSED, for when the module that declares it may be somebody else's
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; else COUNTERMAND_CONFIG.")]
@@ -54,16 +50,41 @@ def main() -> None:
     from control_plane.errors import CountermandError, ExitCode
 
     try:
-        build_app()()
+        raise SystemExit(build_app()(prog_name="countermand", standalone_mode=False))
     except CountermandError as error:
         fail(error.message, error.exit_code)
     except SettingsError as error:
         fail(str(error), ExitCode.BAD_INPUT)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        fail(f"{error.name} is not installed: this command needs countermand[{extra}]", ExitCode.REFUSED)
+    except typer.TyperException as error:
+        _fail_over_usage(error.format_message())
+    except typer.Abort:
+        fail("aborted", ExitCode.UNEXPECTED)
+
+
+def _fail_over_usage(message: str) -> NoReturn:
+    """Without arguments nothing is wrong: the help was shown, and there is no message."""
+    from control_plane.cli import fail
+    from control_plane.errors import ExitCode
+
+    if not message:
+        raise SystemExit(ExitCode.BAD_INPUT)
+    fail(" ".join(message.split()), ExitCode.BAD_INPUT)
+
+
+class Commands(TyperGroup):
+    """The subcommands; one whose packages are missing names all the extras that it needs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand; Refused when it is not wholly installed."""
+        from control_plane.errors import Refused
+
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in PACKAGES:
+                raise
+            extras = EXTRAS.get(ctx.invoked_subcommand, "server")
+            raise Refused(f"{error.name} is not installed: this command needs countermand[{extras}]") from error
 
 
 def build_app() -> typer.Typer:
@@ -71,6 +92,7 @@ def build_app() -> typer.Typer:
     from control_plane import cli as control_plane
 
     app = typer.Typer(
+        cls=Commands,
         help="Cancels running data jobs and proves that they stopped.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -133,8 +155,11 @@ class Desk:
 
 
 def open_intake(settings: "Settings") -> "Intake":
-    """Users' side of the store."""
-    store = open_store(settings)
+    """Users' side of a store that is opened for it."""
+    return _intake(open_store(settings), settings)
+
+
+def _intake(store: "Store", settings: "Settings") -> "Intake":
     from control_plane.intake import Intake
     from control_plane.policy import Policy
 
@@ -169,8 +194,10 @@ def _token(file: Path | None) -> str | None:
         return None
     try:
         token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"token_file: {file} cannot be read: {error}", field="token_file") from error
+    except OSError as error:
+        raise BadInput(f"token_file: {file} cannot be read: {error.strerror}", field="token_file") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"token_file: {file} is not text", field="token_file") from error
     if not token:
         raise BadInput(f"token_file: {file} is empty; a token is needed", field="token_file")
     return token
@@ -181,7 +208,9 @@ def _token(file: Path | None) -> str | None:
 
 def worker(
     context: typer.Context,
-    data_plane: Annotated[list[str] | None, typer.Option(help="Id or name; may be repeated. Default: all.")] = None,
+    data_plane: Annotated[
+        list[str] | None, typer.Option(help="Id or name; may be repeated. Default: all, later ones too.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Stands in receipts and logs. Default: host and process id.")] = None,
     executor_token_file: Annotated[
         Path | None, typer.Option(help="The token of executors that listen on the network.")
@@ -196,20 +225,24 @@ def worker(
 
 
 async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
-    """Compose a worker for these planes over the store, and run it until it is stopped."""
+    """Compose a worker for these planes, or for all, over the store, and run it until it is stopped."""
+    from structlog.contextvars import bind_contextvars
+
     from control_plane.dispatch import Dispatch
     from workers.canceller import Limits
     from workers.clock import Clock
     from workers.daemon import Daemon
     from workers.duties import Duty
     from workers.local import LocalCancellations, threads
+    from workers.planes import Planes
     from workers.rounds import Rounds
 
     _tune_interpreter()
     own = settings.worker
+    bind_contextvars(worker=own.name)
     store = open_store(settings, pool_size=own.batches_in_flight + 2)
-    planes = _planes(open_intake(settings), names)
-    adapters = _adapters(settings, store, planes)
+    hand_off = threads(own.batches_in_flight + 1)
+    planes = Planes(_reader(_intake(store, settings), names, hand_off), _adapter_maker(settings, store))
     clock, wake, beat = Clock(), asyncio.Event(), asyncio.Event()
     limits = Limits(
         batch_size=own.batch_size,
@@ -217,18 +250,17 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
         lease_seconds=own.lease_seconds,
         drain_seconds=own.drain_seconds,
     )
-    queue = LocalCancellations(Dispatch(store), threads(own.batches_in_flight + 1))
-    rounds = Rounds(queue, adapters, worker=own.name, limits=limits, clock=clock)
+    queue = LocalCancellations(Dispatch(store), hand_off)
+    rounds = Rounds(queue, planes.look, worker=own.name, limits=limits, clock=clock)
     daemon = Daemon(clock)
     async with AsyncExitStack() as opened:
-        for adapter in adapters.values():
-            opened.push_async_callback(adapter.aclose)
+        opened.push_async_callback(planes.aclose)
         opened.callback(store.close)
         await daemon.run(
             rounds.run(stopping=daemon.stopping, wake=wake, beat=beat),
             duties=[Duty("poll", wake, own.poll_seconds), Duty("heartbeat", beat, HEARTBEAT_SECONDS)],
             woken=[wake],
-            planes=frozenset(adapters),
+            planes=rounds.planes,
             listen=_listener(settings.database_url),
         )
 
@@ -247,44 +279,66 @@ def _tune_interpreter() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def _planes(intake: "Intake", names: Sequence[str]) -> "list[DataPlane]":
+def _reader(
+    intake: "Intake", names: Sequence[str], hand_off: "HandOff"
+) -> "Callable[[], Awaitable[Sequence[DataPlane]]]":
+    """Reads the planes that were named or, where none was, all that there are at the time."""
+    named = [_find_cancellable_plane(intake, name) for name in names]
+
+    async def read() -> "Sequence[DataPlane]":
+        return named or await hand_off(intake.planes)
+
+    return read
+
+
+def _find_cancellable_plane(intake: "Intake", name: str) -> "DataPlane":
+    from adapters.registry import ENGINES
     from control_plane.cli import find_plane
-    from control_plane.errors import NotFound
-
-    planes = [find_plane(intake, name) for name in names] or intake.planes()
-    if not planes:
-        raise NotFound("data_plane: there is none yet; make one with `countermand planes create`", field="data_plane")
-    return planes
-
-
-def _adapters(settings: "Settings", store: "Store", planes: "Sequence[DataPlane]") -> "dict[UUID, Adapter]":
-    """One adapter a plane, by its platform."""
-    from adapters.registry import Surroundings, adapter_factory
-    from control_plane.dispatch import Dispatch
     from control_plane.errors import BadInput
-    from control_plane.jobs import Platform
+
+    plane = find_plane(intake, name)
+    if plane.platform not in ENGINES:
+        message = f"{name} is on {plane.platform.value}, which has no adapter yet; name other planes with --data-plane"
+        raise BadInput(f"data_plane: {message}", field="data_plane")
+    return plane
+
+
+def _adapter_maker(settings: "Settings", store: "Store") -> "Callable[[DataPlane], Adapter | None]":
+    """Makes the adapter of a plane by its platform; None where there is none for it."""
+    from adapters.registry import ENGINES, Surroundings, adapter_factory
+    from control_plane.dispatch import Dispatch
 
     installation = Dispatch(store).installation()
+    timeout_seconds = settings.worker.call_timeout_seconds
     token = _token(settings.worker.executor_token_file)
-    adapters = {}
-    for plane in planes:
-        if plane.platform is not Platform.NARRATIVE:
-            message = f"data_plane: {plane.display_name} is on {plane.platform.value}, which has no adapter yet"
-            raise BadInput(message, field="data_plane")
-        surroundings = Surroundings(
-            installation, plane.data_plane_id, settings.worker.call_timeout_seconds, {"token": token} if token else {}
-        )
-        adapters[plane.data_plane_id] = adapter_factory("duckdb")(surroundings)
-    return adapters
+    options = {"token": token} if token else {}
+
+    def make(plane: "DataPlane") -> "Adapter | None":
+        engine = ENGINES.get(plane.platform)
+        surroundings = Surroundings(installation, plane.data_plane_id, timeout_seconds, options)
+        return adapter_factory(engine)(surroundings) if engine else None
+
+    return make
 
 
 # --- executor ------------------------------------------------------------------------------------------------------
 
 
+def _read_folder(given: str) -> Path:
+    """The folder; an empty name, as an unset variable leaves it, would be the current one."""
+    from control_plane.errors import BadInput
+
+    if not given:
+        raise BadInput("data_folder: it is empty; the path of a folder is needed", field="data_folder")
+    return Path(given)
+
+
 def executor(
     context: typer.Context,
     data_plane: Annotated[str, typer.Option(help="Id or name.")],
-    data_folder: Annotated[Path, typer.Option(help="The executor's identity and data; one process at a time.")],
+    data_folder: Annotated[
+        Path, typer.Option(help="The executor's identity and data; one process at a time.", parser=_read_folder)
+    ],
     slots: Annotated[int | None, typer.Option(help="How many jobs run at a time.")] = None,
     memory_limit: Annotated[str | None, typer.Option(help="What DuckDB may use, as 512MB or 4GB.")] = None,
     threads: Annotated[int | None, typer.Option(help="What DuckDB may use.")] = None,
@@ -316,6 +370,8 @@ async def run_executor(
     make_engine: "Callable[..., EmbeddedEngine] | None" = None,
 ) -> None:
     """Compose an executor over the store, and run it until it is stopped; *make_engine* makes another than ours."""
+    from structlog.contextvars import bind_contextvars
+
     from control_plane.dispatch import Dispatch
     from control_plane.errors import Refused
     from control_plane.jobs import Executor as Identity
@@ -332,11 +388,12 @@ async def run_executor(
 
     own, clock, ticks, token = settings.executor, Clock(), Ticks(), _token(settings.executor.token_file)
     store = open_store(settings, pool_size=STORE_THREADS + 1)
-    plane = _planes(open_intake(settings), [plane_name])[0]
+    plane = _find_embedded_plane(_intake(store, settings), plane_name)
     async with AsyncExitStack() as opened:
         opened.callback(store.close)
         folder = Folder.open(data_folder)
         opened.callback(folder.close)
+        bind_contextvars(executor=folder.executor_id, plane=str(plane.data_plane_id))
         warehouse = Warehouse.open(folder.path, Resources(own.memory_limit, own.threads))
         engine = (make_engine or EmbeddedEngine)(folder, warehouse, microcents_per_second=own.microcents_per_second)
         opened.push_async_callback(engine.aclose)
@@ -370,6 +427,18 @@ async def run_executor(
 
 
 STORE_THREADS = 4
+
+
+def _find_embedded_plane(intake: "Intake", name: str) -> "DataPlane":
+    from control_plane.cli import find_plane
+    from control_plane.errors import BadInput
+    from control_plane.jobs import Platform
+
+    plane = find_plane(intake, name)
+    if plane.platform is not Platform.NARRATIVE:
+        message = f"{name} is on {plane.platform.value}; this executor runs the jobs of {Platform.NARRATIVE.value} only"
+        raise BadInput(f"data_plane: {message}", field="data_plane")
+    return plane
 
 
 def _door(folder: Path, listen: str | None, token: str | None) -> "tuple[Door, str | None]":

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from typing import Protocol
 from uuid import UUID
@@ -18,6 +19,9 @@ log = structlog.get_logger()
 
 #: Of a process that a second signal ended before its drain had.
 EXIT_CUT_SHORT = 1
+STOPS = (signal.SIGTERM, signal.SIGINT)
+#: A signal that comes again so soon is an echo: ``timeout`` signals a process, and then its group.
+ECHO_SECONDS = 0.5
 _LISTEN_AGAIN_SECONDS = 5.0
 
 
@@ -35,10 +39,11 @@ class Wakes(Protocol):
 
 
 class Daemon:
-    """One process: *stopping* is set by its first signal, the second one ends it at once."""
+    """One process: *stopping* is set by its first signal; a second one, unless an echo of it, ends it at once."""
 
     def __init__(self, clock: Clock) -> None:
         self.stopping = asyncio.Event()
+        self._asked_at = 0.0
         self._clock = clock
 
     async def run(
@@ -47,10 +52,10 @@ class Daemon:
         *,
         duties: Sequence[Duty],
         woken: Iterable[asyncio.Event] = (),
-        planes: frozenset[UUID] = frozenset(),
+        planes: AbstractSet[UUID] = frozenset(),
         listen: Callable[[], Wakes] | None = None,
     ) -> None:
-        """Do *work* until it ends by itself, with ticks and, where there are any, wake-ups for *planes*."""
+        """Do *work* until it ends by itself, with ticks and, where there are any, wake-ups for *planes*, a live set."""
         events = [*woken]
         scheduler = scheduled(duties)
         listening = asyncio.create_task(self._listen(listen, events, planes)) if listen else None
@@ -69,20 +74,26 @@ class Daemon:
     @contextmanager
     def _signals(self, events: Sequence[asyncio.Event]) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, signal.Signals(number).name, events)
+        for number in STOPS:
+            loop.add_signal_handler(number, self._signalled, number.name, events)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOPS:
                 loop.remove_signal_handler(number)
+                if self.stopping.is_set():  # what was asked for is done
+                    signal.signal(number, signal.SIG_IGN)
 
     def _signalled(self, name: str, events: Sequence[asyncio.Event]) -> None:
-        if self.stopping.is_set():
+        if not self.stopping.is_set():
+            self._stop(name, events)
+        elif self._clock.monotonic() - self._asked_at >= ECHO_SECONDS:
             log.warning("cut_short", signal=name)
             asyncio.get_running_loop().call_soon(os._exit, EXIT_CUT_SHORT)  # the log's line comes first
-            return
+
+    def _stop(self, name: str, events: Sequence[asyncio.Event]) -> None:
         log.info("stop_requested", signal=name)
+        self._asked_at = self._clock.monotonic()
         self.stopping.set()
         for event in events:
             event.set()
@@ -90,7 +101,7 @@ class Daemon:
     # --- wake-ups ---
 
     async def _listen(
-        self, listen: Callable[[], Wakes], events: Sequence[asyncio.Event], planes: frozenset[UUID]
+        self, listen: Callable[[], Wakes], events: Sequence[asyncio.Event], planes: AbstractSet[UUID]
     ) -> None:
         """Set the events on news of our planes. Lost wake-ups cost only time: the tick finds the work."""
         deaf = False
@@ -114,7 +125,7 @@ class Daemon:
         log.warning("wake_ups_lost", error=error.message)
         return True
 
-    async def _hear(self, wakes: Wakes, events: Sequence[asyncio.Event], planes: frozenset[UUID]) -> None:
+    async def _hear(self, wakes: Wakes, events: Sequence[asyncio.Event], planes: AbstractSet[UUID]) -> None:
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         descriptor = wakes.fileno()  # asked once: a connection that was lost has none
         loop.add_reader(descriptor, readable.set)
@@ -122,7 +133,7 @@ class Daemon:
             while True:
                 await readable.wait()
                 readable.clear()
-                if planes.intersection(wakes.news()):
+                if planes & set(wakes.news()):
                     for event in events:
                         event.set()
         finally:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from msgspec import structs
-from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from adapters.base import RunStatus
 from control_plane.errors import Conflict, EngineUnavailable
@@ -94,13 +94,12 @@ class Executor:
 
         Raises Refused when the store knows this start or a later one, EngineUnavailable when the engine is beyond use.
         """
-        with bound_contextvars(plane=str(self._plane), executor=self._identity.executor_id):
-            taking_up = asyncio.create_task(self._take_up())
-            await _until(stopping, taking_up)
-            if taking_up.done():
-                await self._serve(stopping, ticks)
-            await _cancel([taking_up])
-            log.info("executor_stopped", incarnation=self._identity.incarnation)
+        taking_up = asyncio.create_task(self._take_up())
+        await _until(stopping, taking_up)
+        if taking_up.done():
+            await self._serve(stopping, ticks)
+        await _cancel([taking_up])
+        log.info("executor_stopped", incarnation=self._identity.incarnation)
 
     # --- starting and ending
 

@@ -6,13 +6,13 @@ Each plane's rounds run by themselves, so that one that hangs delays no other; e
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, KeysView, Mapping
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
 import structlog
-from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.contextvars import bound_contextvars
 
 from adapters.base import Adapter
 from control_plane.errors import StoreUnavailable
@@ -29,27 +29,31 @@ _LAST_CALL_SECONDS = 3.0
 
 
 class Rounds:
-    """One worker's rounds over its planes."""
+    """One worker's rounds over its planes: those that *look* answers, at the start and with each heartbeat."""
 
     def __init__(
         self,
         queue: CancellationQueue,
-        adapters: Mapping[UUID, Adapter],
+        look: Callable[[], Awaitable[Mapping[UUID, Adapter]]],
         *,
         worker: str,
         limits: Limits = Limits(),
         clock: Clock = Clock(),
     ) -> None:
         self._queue = queue
+        self._look = look
         self._worker = worker
         self._limits = limits
+        self._clock = clock
         self._outage = Outage(clock)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cancellers = {
-            plane: Canceller(queue, adapter, worker=worker, limits=limits, outage=self._outage, clock=clock)
-            for plane, adapter in adapters.items()
-        }
+        self._cancellers: dict[UUID, Canceller] = {}
+
+    @property
+    def planes(self) -> KeysView[UUID]:
+        """The planes that are served; it grows with them."""
+        return self._cancellers.keys()
 
     async def run(self, *, stopping: asyncio.Event, wake: asyncio.Event, beat: asyncio.Event) -> None:
         """Claim and work until *stopping* is set, then drain. *wake*: look for work; *beat*: say that we live.
@@ -57,16 +61,15 @@ class Rounds:
         Whoever sets *stopping* sets the others, too.
         """
         self._wake = wake
-        bind_contextvars(worker=self._worker)
-        log.info("worker_started", planes=[str(plane) for plane in self._cancellers])
+        log.info("worker_started", planes=await self._take_up_planes())
         beating = asyncio.create_task(self._heartbeat(beat))
         working = asyncio.create_task(self._claim_and_work(wake, stopping))
         stopped = asyncio.create_task(stopping.wait())
         try:
-            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, beating, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({working}, timeout=_LAST_CALL_SECONDS)  # a claim's answer is not thrown away
-            if working.done():
-                working.result()
+            for ended in (task for task in (working, beating) if task.done()):
+                ended.result()
         finally:
             for task in (beating, working, stopped):
                 task.cancel()
@@ -83,8 +86,23 @@ class Rounds:
         while True:
             beat.clear()
             with suppress(StoreUnavailable):  # the rounds say so, once
+                if new := await self._take_up_planes():
+                    log.info("planes_taken_up", planes=new)
+                    self._wake.set()
                 await self._queue.heartbeat(list(self._cancellers))
             await beat.wait()
+
+    async def _take_up_planes(self) -> list[str]:
+        """Serve the planes that came since we last looked; answers them."""
+        adapters = await self._look()
+        new = adapters.keys() - self._cancellers.keys()
+        self._cancellers.update({plane: self._canceller(adapters[plane]) for plane in new})
+        return sorted(map(str, new))
+
+    def _canceller(self, adapter: Adapter) -> Canceller:
+        return Canceller(
+            self._queue, adapter, worker=self._worker, limits=self._limits, outage=self._outage, clock=self._clock
+        )
 
     # --- claiming ---
 

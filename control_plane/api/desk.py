@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
+from litestar.di import NamedDependency
+
 from control_plane.api.together import Together
 from control_plane.api.wakeups import Wakeups
 from control_plane.dispatch import Dispatch
@@ -62,3 +64,6 @@ class Desk:
     def close(self) -> None:
         """Let calls end that have begun, and begin no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+GivenDesk = NamedDependency[Desk]  #: as a handler asks for it

@@ -5,11 +5,12 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Router
-from litestar.params import Body, Parameter
+from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
+from control_plane import lifecycle
 from control_plane.api.auth import caller_of, check_bound
-from control_plane.api.desk import Desk
+from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound
 from control_plane.intake import PER_PAGE_LIMIT, NewJob, Page
@@ -29,7 +30,7 @@ from control_plane.lifecycle import JobState
 from control_plane.statements import ORDERS, Filters
 from control_plane.tokens import Caller, Permission
 
-JobId = Annotated[UUID, Parameter(description="The job's id.")]
+JobId = Annotated[UUID, PathParameter(description="The job's id.")]
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 Sentence = Annotated[str, Meta(max_length=2_000)]
 
@@ -95,20 +96,23 @@ class Events(Struct, frozen=True):
 @operation("GET", "/jobs", "list_jobs", Permission.JOBS_READ, may_answer=frozenset())
 async def list_jobs(  # the reference's filters
     request: Request[Any, Any, Any],
-    desk: Desk,
-    data_plane_id: Annotated[UUID | None, Parameter(description="Jobs of this plane.")] = None,
-    dataset_id: Annotated[int | None, Parameter(description="Jobs whose input has it.", ge=1, le=2**63 - 1)] = None,
+    desk: GivenDesk,
+    data_plane_id: Annotated[UUID | None, QueryParameter(description="Jobs of this plane.")] = None,
+    dataset_id: Annotated[
+        int | None, QueryParameter(description="Jobs whose input has it.", ge=1, le=2**63 - 1)
+    ] = None,
     type_: Annotated[
-        str | None, Parameter(query="type", description="Jobs of this type.", schema_extra={"enum": list(JobType)})
+        str | None, QueryParameter(name="type", description="Jobs of this type.", schema_extra={"enum": list(JobType)})
     ] = None,
     state_: Annotated[
-        str | None, Parameter(query="state", description="Jobs in this state.", schema_extra={"enum": list(JobState)})
+        str | None,
+        QueryParameter(name="state", description="Jobs in this state.", schema_extra={"enum": list(JobState)}),
     ] = None,
-    order_by: Annotated[str, Parameter(description="The order.", schema_extra={"enum": list(ORDERS)})] = (
+    order_by: Annotated[str, QueryParameter(description="The order.", schema_extra={"enum": list(ORDERS)})] = (
         "created_at_desc"
     ),
-    per_page: Annotated[int, Parameter(description="Records a page.", ge=1, le=PER_PAGE_LIMIT)] = 100,
-    offset: Annotated[int, Parameter(description="Records to skip.", ge=0, le=2**63 - 1)] = 0,
+    per_page: Annotated[int, QueryParameter(description="Records a page.", ge=1, le=PER_PAGE_LIMIT)] = 100,
+    offset: Annotated[int, QueryParameter(description="Records to skip.", ge=0, le=2**63 - 1)] = 0,
 ) -> Page:
     """List your company's jobs; of a plane that it owns, everybody's."""
     _check_query(request)
@@ -134,11 +138,11 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
 @operation("POST", "/jobs", "submit_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}), creates=True)
 async def submit_job(
     request: Request[Any, Any, Any],
-    desk: Desk,
-    data: Annotated[JobSubmission, Body(description="The job.")],
-    key: Annotated[Key | None, Parameter(header="Idempotency-Key", description="Or idempotency_key in the body.")] = (
-        None
-    ),
+    desk: GivenDesk,
+    data: JSONBody[JobSubmission],
+    key: Annotated[
+        Key | None, HeaderParameter(name="Idempotency-Key", description="Or idempotency_key in the body.")
+    ] = None,
 ) -> Job:
     """Submit a job. The same idempotency key with the same job answers the job that there is."""
     if None not in (key, data.idempotency_key) and key != data.idempotency_key:
@@ -151,19 +155,19 @@ async def submit_job(
 
 
 @operation("GET", "/jobs/{job_id:uuid}", "get_job", Permission.JOBS_READ)
-async def get_job(request: Request[Any, Any, Any], desk: Desk, job_id: JobId) -> Job:
+async def get_job(request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId) -> Job:
     """One job, with its cancellation and its receipt."""
     return await desk.call(desk.intake(caller_of(request)).job, job_id)
 
 
 @operation("GET", "/jobs/{job_id:uuid}/events", "list_job_events", Permission.JOBS_READ)
-async def list_events(request: Request[Any, Any, Any], desk: Desk, job_id: JobId) -> Events:
+async def list_events(request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId) -> Events:
     """Every move of a job: who, from which state to which, when, why."""
     return Events(await desk.call(desk.intake(caller_of(request)).audit, job_id))
 
 
 @operation("GET", "/jobs/{job_id:uuid}/cancellation", "get_cancellation", Permission.JOBS_READ)
-async def get_cancellation(request: Request[Any, Any, Any], desk: Desk, job_id: JobId) -> CancellationProgress:
+async def get_cancellation(request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId) -> CancellationProgress:
     """How far a job's cancellation is: who asked, rounds, the reason to wait, the receipt."""
     job = await desk.call(desk.intake(caller_of(request)).job, job_id)
     if job.cancellation is None:
@@ -180,27 +184,35 @@ async def get_cancellation(request: Request[Any, Any, Any], desk: Desk, job_id: 
     may_answer=frozenset({404, 422}),
 )
 async def request_cancellation(
-    request: Request[Any, Any, Any], desk: Desk, job_id: JobId, data: CancellationReason | None = None
+    request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId, data: JSONBody[CancellationReason | None] = None
 ) -> Job:
     """Ask for a job to be cancelled. A no-op for a job that has ended or was asked before."""
     return await desk.request_cancellation(job_id, caller_of(request), data.reason if data else None)
 
 
 @operation("POST", "/jobs/{job_id:uuid}/cancel", "cancel_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}))
-async def cancel(request: Request[Any, Any, Any], desk: Desk, job_id: JobId, data: Evidence) -> Job:
-    """Finalize a cancellation, with evidence: the plane's worker with a receipt, a person with an attestation."""
+async def cancel(
+    request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId, data: JSONBody[Evidence | None] = None
+) -> Job:
+    """Finalize a cancellation, with evidence: the plane's worker with a receipt, a person with an attestation.
+
+    A no-op for a job that has ended; 409 while nobody has asked for its cancellation.
+    """
     caller = caller_of(request)
     intake = desk.intake(caller)
-    if caller.data_plane_id is None:
-        return await desk.call(intake.attest, job_id, caller.source, caller.name, _attestation(caller, data))
     job = await desk.call(intake.job, job_id)
-    if data.lease is None or data.receipt is None or data.receipt.outcome is Outcome.ATTESTED:
-        raise BadInput("receipt: a worker finalizes with its lease and the engine's word", field="receipt")
-    settlement = Settlement(job_id, data.lease, data.receipt)
-    [settled] = await desk.call(desk.dispatch.settle, [settlement], worker=caller.name)
-    if not settled.landed and job.state is not JobState.CANCELLED:
-        raise Conflict(f"job_id: job {job_id} is {job.state}, or its lease was taken over", field="job_id")
-    return await desk.call(intake.job, job_id)
+    if job.state in lifecycle.TERMINAL:
+        return job
+    if job.state is not JobState.PENDING_CANCELLATION:
+        raise Conflict(f"job_id: job {job_id} is {job.state}; request its cancellation first", field="job_id")
+    if caller.data_plane_id is None:
+        attestation = _attestation(caller, data or Evidence())
+        return await desk.call(intake.attest, job_id, caller.source, caller.name, attestation)
+    [settled] = await desk.call(desk.dispatch.settle, [_settlement(job_id, data or Evidence())], worker=caller.name)
+    job = await desk.call(intake.job, job_id)
+    if not settled.landed and job.state not in lifecycle.TERMINAL:
+        raise Conflict(f"job_id: the lease of job {job_id} was taken over, or the job is committed", field="job_id")
+    return job
 
 
 def _attestation(caller: Caller, data: Evidence) -> str:
@@ -211,8 +223,14 @@ def _attestation(caller: Caller, data: Evidence) -> str:
     return data.attestation
 
 
+def _settlement(job_id: UUID, data: Evidence) -> Settlement:
+    if data.lease is None or data.receipt is None or data.receipt.outcome is Outcome.ATTESTED:
+        raise BadInput("receipt: a worker finalizes with its lease and the engine's word", field="receipt")
+    return Settlement(job_id, data.lease, data.receipt)
+
+
 @operation("POST", "/jobs/{job_id:uuid}/run", "run_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}))
-async def run(request: Request[Any, Any, Any], desk: Desk, job_id: JobId, data: Start) -> StartedJob:
+async def run(request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId, data: JSONBody[Start]) -> StartedJob:
     """Claim one job for an executor and move it to ``running``; a no-op for a job that runs, or has ended well."""
     caller = caller_of(request)
     job = await desk.call(desk.intake(caller).job, job_id)

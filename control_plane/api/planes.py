@@ -6,17 +6,17 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Router
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
 from control_plane.api.auth import caller_of, check_bound
-from control_plane.api.desk import Desk
+from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.intake import NewPlane
 from control_plane.jobs import DataPlane, Platform
 from control_plane.tokens import Permission
 
-PlaneId = Annotated[UUID, Parameter(description="The data plane's id.")]
+PlaneId = Annotated[UUID, PathParameter(description="The data plane's id.")]
 Seconds = Annotated[float, Meta(gt=0, le=10**9)]
 
 
@@ -80,7 +80,7 @@ def view(plane: DataPlane) -> DataPlaneView:
 
 
 @operation("GET", "/data-planes", "list_data_planes", Permission.DATA_PLANES_READ, may_answer=frozenset())
-async def list_planes(request: Request[Any, Any, Any], desk: Desk) -> DataPlanes:
+async def list_planes(request: Request[Any, Any, Any], desk: GivenDesk) -> DataPlanes:
     """The data planes that your company owns, and those that are shared with it."""
     return DataPlanes([view(plane) for plane in await desk.call(desk.intake(caller_of(request)).planes)])
 
@@ -93,14 +93,16 @@ async def list_planes(request: Request[Any, Any, Any], desk: Desk) -> DataPlanes
     may_answer=frozenset({409}),
     creates=True,
 )
-async def create_plane(request: Request[Any, Any, Any], desk: Desk, data: DataPlaneSubmission) -> DataPlaneView:
+async def create_plane(
+    request: Request[Any, Any, Any], desk: GivenDesk, data: JSONBody[DataPlaneSubmission]
+) -> DataPlaneView:
     """Make a data plane."""
     new = NewPlane(**msgspec.structs.asdict(data) | {"platform": data.platform.type})
     return view(await desk.call(desk.intake(caller_of(request)).create_plane, new))
 
 
 @operation("GET", "/data-planes/{data_plane_id:uuid}", "get_data_plane", Permission.DATA_PLANES_READ)
-async def get_plane(request: Request[Any, Any, Any], desk: Desk, data_plane_id: PlaneId) -> DataPlaneView:
+async def get_plane(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> DataPlaneView:
     """One data plane."""
     return view(await desk.call(desk.intake(caller_of(request)).plane, data_plane_id))
 
@@ -112,13 +114,13 @@ async def get_plane(request: Request[Any, Any, Any], desk: Desk, data_plane_id: 
     Permission.DATA_PLANES_WRITE,
     may_answer=frozenset({404, 409}),
 )
-async def archive_plane(request: Request[Any, Any, Any], desk: Desk, data_plane_id: PlaneId) -> DataPlaneView:
+async def archive_plane(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> DataPlaneView:
     """Archive a data plane: it takes no more jobs. Its owner may, once every job on it has ended."""
     return view(await desk.call(desk.intake(caller_of(request)).archive_plane, data_plane_id))
 
 
 @operation("POST", "/data-planes/{data_plane_id:uuid}/heartbeat", "beat", Permission.JOBS_WRITE)
-async def beat(request: Request[Any, Any, Any], desk: Desk, data_plane_id: PlaneId) -> DataPlaneView:
+async def beat(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> DataPlaneView:
     """Say that a process of the plane lives."""
     caller = caller_of(request)
     check_bound(caller, data_plane_id)

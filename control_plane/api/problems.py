@@ -18,6 +18,7 @@ from control_plane.errors import (
     Forbidden,
     NotCancellable,
     NotFound,
+    NotGranted,
     NotMigrated,
     Refused,
     StoreUnavailable,
@@ -52,6 +53,7 @@ STATUSES: tuple[tuple[type[CountermandError], int], ...] = (
     (Conflict, 409),
     (Refused, 409),
     (NotMigrated, 503),
+    (NotGranted, 503),
     (StoreUnavailable, 503),
 )
 

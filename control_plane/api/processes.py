@@ -9,10 +9,11 @@ from uuid import UUID
 
 from litestar import Request, Router
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody
 from msgspec import Meta, Struct
 
 from control_plane.api.auth import caller_of, check_bound
-from control_plane.api.desk import Desk
+from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
 from control_plane.errors import BadInput
@@ -234,7 +235,7 @@ async def _check_executor(desk: Desk, request: AnyRequest, plane: UUID, executor
 
 @_operation("/cancellations/claim", "claim_cancellations")
 async def claim_cancellations(
-    request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: ClaimCancellations
+    request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[ClaimCancellations]
 ) -> Assignments:
     """Lease due cancellations, oldest first; waits until there is one."""
     check_bound(caller_of(request), data_plane_id)
@@ -248,7 +249,7 @@ async def claim_cancellations(
 
 
 @_operation("/cancellations/extend", "extend_leases")
-async def extend(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Holds) -> HeldLeases:
+async def extend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Holds]) -> HeldLeases:
     """Keep leases; answers those still held, with what is known now of their closure."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own(desk, data_plane_id, data.holds)
@@ -256,7 +257,9 @@ async def extend(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: 
 
 
 @_operation("/cancellations/settle", "settle_cancellations")
-async def settle(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Settlements) -> SettledCancellations:
+async def settle(
+    request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Settlements]
+) -> SettledCancellations:
     """End cancellations. Sent again after a lost answer they land once, and are answered as landed."""
     check_bound(caller_of(request), data_plane_id)
     if any(item.receipt and item.receipt.outcome is Outcome.ATTESTED for item in data.settlements):
@@ -269,7 +272,7 @@ async def settle(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: 
 
 @_operation("/cancellations/postpone", "postpone_cancellations")
 async def postpone(
-    request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Postponements
+    request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Postponements]
 ) -> PostponedCancellations:
     """Give cancellations back for now, with the reason."""
     check_bound(caller_of(request), data_plane_id)
@@ -278,14 +281,16 @@ async def postpone(
 
 
 @_operation("/cancellations/release", "release_cancellations")
-async def release(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Holds) -> Jobs:
+async def release(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Holds]) -> Jobs:
     """Give cancellations back as if never claimed, due at once."""
     check_bound(caller_of(request), data_plane_id)
     return Jobs(await desk.call(desk.dispatch.release, await _own(desk, data_plane_id, data.holds)))
 
 
 @_operation("/cancellations/leftovers", "record_leftovers")
-async def record_leftovers(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Leftovers) -> Jobs:
+async def record_leftovers(
+    request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Leftovers]
+) -> Jobs:
     """Note what was removed of cancelled jobs."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.removed)
@@ -297,7 +302,9 @@ async def record_leftovers(request: AnyRequest, desk: Desk, data_plane_id: Plane
 
 
 @_operation("/executors/register", "register_executor")
-async def register(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Registration) -> Registered:
+async def register(
+    request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Registration]
+) -> Registered:
     """Make a start of an executor known; 409 for a folder that is a copy, or was restored."""
     check_bound(caller_of(request), data_plane_id)
     installation = await desk.call(desk.dispatch.register, data.executor, data_plane_id=data_plane_id, token=data.token)
@@ -305,14 +312,16 @@ async def register(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data
 
 
 @_operation("/executors/confirm-lower-incarnations", "confirm_lower_incarnations")
-async def confirm_lower_incarnations(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: OfExecutor) -> Jobs:
+async def confirm_lower_incarnations(
+    request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[OfExecutor]
+) -> Jobs:
     """Confirm that nothing of what the executor's earlier starts had claimed can start any more."""
     await _check_executor(desk, request, data_plane_id, data.executor)
     return Jobs(await desk.call(desk.dispatch.confirm_lower_incarnations, data.executor))
 
 
 @_operation("/jobs/claim", "claim_jobs")
-async def claim_jobs(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: ClaimJobs) -> Claims:
+async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[ClaimJobs]) -> Claims:
     """Start pending jobs for an executor, oldest first; waits until there is one."""
     await _check_executor(desk, request, data_plane_id, data.executor)
 
@@ -331,7 +340,7 @@ async def claim_jobs(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, da
 
 
 @_operation("/jobs/attend", "attend_jobs")
-async def attend(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Attend) -> Attendance:
+async def attend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Attend]) -> Attendance:
     """Renew permits, and learn at once what to close."""
     caller = caller_of(request)
     check_bound(caller, data_plane_id)
@@ -347,7 +356,7 @@ async def attend(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: 
 
 
 @_operation("/jobs/handles", "record_handles")
-async def record_handles(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Handles) -> Jobs:
+async def record_handles(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Handles]) -> Jobs:
     """Write down the engine's names of runs."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.handles.keys() & data.epochs.keys())
@@ -356,7 +365,7 @@ async def record_handles(request: AnyRequest, desk: Desk, data_plane_id: PlaneId
 
 
 @_operation("/jobs/closed", "confirm_closed")
-async def confirm_closed(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Epochs) -> Jobs:
+async def confirm_closed(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Epochs]) -> Jobs:
     """Write that the executor will submit nothing more of these jobs."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.epochs)
@@ -366,7 +375,7 @@ async def confirm_closed(request: AnyRequest, desk: Desk, data_plane_id: PlaneId
 
 
 @_operation("/jobs/commit", "commit_jobs")
-async def commit(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Commits) -> Committed:
+async def commit(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Commits]) -> Committed:
     """Pass the commit point: from then on a job will be completed, and no cancellation wins."""
     await _check_executor(desk, request, data_plane_id, data.executor)
     own = await _own(desk, data_plane_id, data.commits)
@@ -374,7 +383,7 @@ async def commit(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: 
 
 
 @_operation("/jobs/complete", "complete_jobs")
-async def complete(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Published) -> Jobs:
+async def complete(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Published]) -> Jobs:
     """Complete committed jobs whose publication stands."""
     await _check_executor(desk, request, data_plane_id, data.executor)
     own = await _own_ids(desk, data_plane_id, data.job_ids)
@@ -383,7 +392,7 @@ async def complete(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data
 
 
 @_operation("/jobs/fail", "fail_jobs")
-async def fail(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Failures) -> Jobs:
+async def fail(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Failures]) -> Jobs:
     """Fail running jobs; where a cancellation was requested it is a hint to look again."""
     await _check_executor(desk, request, data_plane_id, data.executor)
     own = await _own(desk, data_plane_id, data.failures)
@@ -391,14 +400,14 @@ async def fail(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: Fa
 
 
 @_operation("/jobs/committed", "list_committed_jobs")
-async def committed(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: OfExecutor) -> Claims:
+async def committed(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[OfExecutor]) -> Claims:
     """The executor's committed jobs that are not completed: to be published, then completed."""
     await _check_executor(desk, request, data_plane_id, data.executor)
     return Claims(await desk.call(desk.dispatch.committed, data.executor))
 
 
 @_operation("/jobs/discardable", "list_discardable_jobs")
-async def discardable(request: AnyRequest, desk: Desk, data_plane_id: PlaneId, data: JobIds) -> Jobs:
+async def discardable(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[JobIds]) -> Jobs:
     """Those of the jobs that ended without publishing."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.job_ids)

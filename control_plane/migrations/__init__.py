@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from control_plane.errors import NotMigrated
-from control_plane.store import Store, not_migrated, translated
+from control_plane.store import Store, first_look, not_migrated
 
 
 def _config(database_url: str) -> Config:
@@ -30,7 +30,8 @@ def newest() -> str:
 
 def check_migrated(store: Store) -> None:
     """Raise NotMigrated, naming the remedy, unless the database is at the newest revision."""
-    with translated(store.database), store.engine.connect() as connection:
+    url = store.engine.url
+    with first_look(url), store.engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != newest():
-        raise NotMigrated(not_migrated(store.database) + f" (it is at {found or 'no revision'}, {newest()} is needed)")
+        raise NotMigrated(not_migrated(url) + f" (it is at {found or 'no revision'}, {newest()} is needed)")

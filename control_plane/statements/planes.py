@@ -12,6 +12,7 @@ from sqlalchemy import (
     Text,
     Update,
     bindparam,
+    cast,
     exists,
     func,
     insert,
@@ -61,7 +62,7 @@ def _silent() -> ColumnElement[bool]:
 @lru_cache
 def select_planes() -> Select[Any]:
     """The planes that ``:company_id`` owns or that are shared with it, everybody's where that is NULL; oldest first."""
-    company = bindparam("company_id", type_=Integer)
+    company = cast(bindparam("company_id", type_=Integer), Integer)
     shared = exists().where(
         collaborators.c.data_plane_id == data_planes.c.data_plane_id, collaborators.c.company_id == company
     )

@@ -3,7 +3,22 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Float, Insert, Integer, Select, Update, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import (
+    Float,
+    Insert,
+    Integer,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from control_plane.schema import Uuid, tokens
 from control_plane.statements.elements import among, now, rows, shifted
@@ -14,7 +29,7 @@ _SHOWN = [column for column in tokens.c if column.key != "hash"]
 @lru_cache
 def insert_token() -> Insert:
     """A new token, from bound columns; it expires ``:lifetime_seconds`` from now, or never where that is NULL."""
-    lifetime = bindparam("lifetime_seconds", type_=Float)
+    lifetime = cast(bindparam("lifetime_seconds", type_=Float), Float)
     return (
         insert(tokens)
         .values(
@@ -28,7 +43,7 @@ def insert_token() -> Insert:
 @lru_cache
 def select_tokens() -> Select[Any]:
     """The tokens of ``:company_id``, or everybody's where that is NULL; oldest first."""
-    company = bindparam("company_id", type_=Integer)
+    company = cast(bindparam("company_id", type_=Integer), Integer)
     return select(*_SHOWN).where(or_(company.is_(None), tokens.c.company_id == company)).order_by(tokens.c.token_id)
 
 

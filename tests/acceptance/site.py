@@ -86,6 +86,13 @@ class Started:
         self.process.terminate()
         return self.process.wait(30)
 
+    def signal_until_ended(self, number: int) -> int:
+        """The signal again and again, as from somebody without patience, and how it ended."""
+        while True:
+            self.signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(0.03)
+
     def is_busy(self, *, percent: float = 20.0) -> bool:
         """Whether it uses more of a core than that."""
         return bool(psutil.Process(self.process.pid).cpu_percent(interval=0.4) > percent)

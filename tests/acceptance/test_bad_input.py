@@ -1,6 +1,7 @@
 """What cannot be right gets one clear sentence, a documented exit code, and changes nothing."""
 
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,15 +11,19 @@ from typing import NamedTuple
 from uuid import UUID
 
 import pytest
+from sqlalchemy import inspect
 
 from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
-from control_plane.intake import NewJob
-from control_plane.jobs import Executor, JobType
+from control_plane.intake import NewJob, NewPlane
+from control_plane.jobs import Executor, JobType, Platform
 from control_plane.lifecycle import JobState
-from tests.acceptance.site import PERSON, ROOT, Site, site_of
+from control_plane.migrations import upgrade
+from control_plane.store import open_engine
+from tests.acceptance.site import PERSON, ROOT, Site, site_of, until
 from tests.databases import Databases
 from tests.narrative import QUICK
+from tests.postgres import Postgres
 from workers.engines.folder import Folder
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -151,6 +156,35 @@ BAD = [
         ("data_folder", "/dev/null"),
     ),
     Bad(
+        "a data folder without a name",
+        ("executor", "--data-plane", "local", "--data-folder", ""),
+        ExitCode.BAD_INPUT,
+        ("data_folder", "empty"),
+    ),
+    Bad(
+        "a token file that is a folder",
+        ("executor", "--data-plane", "local", "--data-folder", "new", "--token-file", "/"),
+        ExitCode.BAD_INPUT,
+        ("token_file: / cannot be read: Is a directory",),
+    ),
+    Bad(
+        "a plane that no adapter can cancel on, worked",
+        ("worker", "--data-plane", "snow"),
+        ExitCode.BAD_INPUT,
+        ("data_plane", "snow", "platform_snowflake", "name other planes with --data-plane"),
+    ),
+    Bad(
+        "a plane of another platform, executed",
+        ("executor", "--data-plane", "snow", "--data-folder", "new"),
+        ExitCode.BAD_INPUT,
+        ("data_plane", "snow", "platform_snowflake", "platform_aws"),
+    ),
+    Bad("an argument that is missing", ("jobs", "show"), ExitCode.BAD_INPUT, ("job_id",)),
+    Bad("an option that is missing", ("worker", "--data-plane"), ExitCode.BAD_INPUT, ("--data-plane",)),
+    Bad("an option that there is not", ("--bogus",), ExitCode.BAD_INPUT, ("--bogus",)),
+    Bad("a number that is none", ("jobs", "list", "--per-page", "all"), ExitCode.BAD_INPUT, ("--per-page", "integer")),
+    Bad("a command that there is not", ("jobs", "abort"), ExitCode.BAD_INPUT, ("abort",)),
+    Bad(
         "an address without a token",
         ("executor", "--data-plane", "local", "--data-folder", "new", "--listen", "127.0.0.1:0"),
         ExitCode.BAD_INPUT,
@@ -172,7 +206,49 @@ BAD = [
         "a database that is not there",
         ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing"),
         ExitCode.STORE_UNAVAILABLE,
-        ("127.0.0.1", "away"),
+        ("postgresql://nobody@127.0.0.1:1/nothing", "away"),
+    ),
+    Bad(
+        "a database in a folder that is not there",
+        ("planes", "list", "--database-url", "sqlite:///nowhere/x.db"),
+        ExitCode.BAD_INPUT,
+        ("database_url", "the folder nowhere does not exist", "create it"),
+    ),
+    Bad(
+        "a folder as a database",
+        ("planes", "list", "--database-url", "sqlite:////dev"),
+        ExitCode.BAD_INPUT,
+        ("database_url", "/dev is a folder"),
+    ),
+    Bad(
+        "a port that is no number",
+        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:abc/nothing"),
+        ExitCode.BAD_INPUT,
+        ("database_url", "port", "65535"),
+    ),
+    Bad(
+        "a port that nobody has",
+        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:65536/nothing"),
+        ExitCode.BAD_INPUT,
+        ("database_url", "port", "65535", "65536"),
+    ),
+    Bad(
+        "a connection option that there is not",
+        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1/nothing?colour=red"),
+        ExitCode.BAD_INPUT,
+        ("database_url", "colour"),
+    ),
+    Bad(
+        "no slots",
+        ("executor", "--data-plane", "local", "--data-folder", "new", "--slots", "0"),
+        ExitCode.BAD_INPUT,
+        ("--slots", "executor.slots", "1"),
+    ),
+    Bad(
+        "a settings file that is a folder",
+        ("--config", "/dev", "planes", "list"),
+        ExitCode.BAD_INPUT,
+        ("/dev is a folder", "TOML"),
     ),
     Bad(
         "a settings file that is not there",
@@ -198,6 +274,7 @@ class Inhabited(NamedTuple):
 def inhabited(databases: Databases) -> Iterator[Inhabited]:
     with databases.lend_sqlite() as url, site_of(url) as site:
         plane = site.plane()
+        site.intake.create_plane(NewPlane("snow", Platform.SNOWFLAKE))
         site.intake.submit(NewJob(plane, JobType.SAMPLE, {"dataset_id": 1}, idempotency_key="taken"), PERSON)
         delivery = NewJob(plane, JobType.DELIVER_DATA, {"dataset_id": 1})
         yield Inhabited(site, site.intake.submit(delivery, PERSON).job_id)
@@ -228,6 +305,123 @@ def test_what_cannot_be_right_is_refused_in_a_sentence_and_changes_nothing(inhab
     assert_refused(refused, bad.exits, *bad.mentions)
     assert content(site.url) == before
     assert sorted(site.folder.iterdir()) == files
+
+
+@pytest.mark.parametrize("arguments", [(), ("jobs",)], ids=["countermand", "countermand jobs"])
+def test_without_arguments_a_command_tells_what_it_can_do(sqlite_site: Site, arguments: tuple[str, ...]) -> None:
+    told = sqlite_site.run(*arguments)
+
+    assert (told.returncode, told.stderr) == (ExitCode.BAD_INPUT, "")
+    assert "Usage: " in told.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("jobs", "show", "-h"), ("--version",)], ids=" ".join)
+def test_who_asks_for_help_or_the_version_gets_it(sqlite_site: Site, arguments: tuple[str, ...]) -> None:
+    told = sqlite_site.run(*arguments)
+
+    assert (told.returncode, told.stderr) == (ExitCode.OK, "")
+    assert "countermand" in told.stdout
+
+
+def test_an_interrupt_ends_a_command_that_waits_with_130(sqlite_site: Site) -> None:
+    plane = sqlite_site.plane()
+    sqlite_site.executor(plane)
+    (job_id,) = sqlite_site.submit_running(plane)
+    waiting = sqlite_site.start("wait", "workers", "jobs", "request-cancellation", str(job_id), "--wait")
+    until(lambda: str(job_id) in waiting.says(), what="that it waits")
+
+    waiting.signal(signal.SIGINT)
+
+    assert waiting.process.wait(10) == 130
+    assert "Traceback" not in waiting.says()
+
+
+# --- databases that are not ours to use ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("jobs", "list"), ("db", "upgrade"), ("worker",)], ids=" ".join)
+def test_a_file_that_is_no_database_is_named_and_left_as_it_is(sqlite_site: Site, arguments: tuple[str, ...]) -> None:
+    file = sqlite_site.folder / "notes.db"
+    file.write_text("garbage\n" * 500)
+
+    refused = sqlite_site.run(*arguments, "--database-url", f"sqlite:///{file}")
+
+    assert_refused(refused, ExitCode.BAD_INPUT, "database_url", str(file), "not a SQLite database")
+    assert file.read_text() == "garbage\n" * 500
+
+
+def test_a_database_with_somebody_elses_jobs_is_left_as_it_is(unmigrated_url: str) -> None:
+    engine = open_engine(unmigrated_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE jobs (title text)")
+
+    with site_of(unmigrated_url) as site:
+        refused = site.run("db", "upgrade")
+
+    assert_refused(refused, ExitCode.CONFLICT, "already has a table jobs that is not ours", "a database of its own")
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == ["jobs"]
+    engine.dispose()
+
+
+def test_the_default_database_is_called_so_where_it_is_not_there(sqlite_site: Site) -> None:
+    refused = sqlite_site.run("planes", "list", COUNTERMAND_DATABASE_URL="")
+
+    assert_refused(refused, ExitCode.NOT_MIGRATED, "countermand.db", "the default", "set COUNTERMAND_DATABASE_URL")
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Postgres]:
+    """A server that asks the role ``keeper`` for its password, and does not know who ``nobody`` is."""
+    with Postgres.start() as server:
+        server.execute("CREATE ROLE keeper LOGIN PASSWORD 'right'", "CREATE ROLE reader LOGIN", "CREATE ROLE leaver")
+        rules = ("local all keeper scram-sha-256", "local all excluded reject", "local all all trust")
+        (server.data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
+        server.execute("SELECT pg_reload_conf()")
+        upgrade(server.url())
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("database", "login", "mentions"),
+    [
+        ("postgres", "keeper:wrong", ("keeper:***@", "password authentication failed", "correct the role or its")),
+        ("postgres", "keeper", ("keeper@", "no password supplied", "PGPASSWORD")),
+        ("postgres", "excluded", ("excluded@", "pg_hba.conf", "let the role in")),
+        ("postgres", "nobody", ("nobody@", 'role "nobody" does not exist', "create it")),
+        ("postgres", "leaver", ("leaver@", 'role "leaver" is not permitted', "LOGIN")),
+        ("nothing", "reader", ("reader@", 'database "nothing" does not exist', "create it")),
+    ],
+)
+def test_a_login_that_cannot_succeed_is_not_called_an_absence(
+    guarded: Postgres, database: str, login: str, mentions: tuple[str, ...]
+) -> None:
+    url = guarded.url(database).replace("postgres@", f"{login}@")
+    with site_of(url) as site:
+        for arguments in (("planes", "list"), ("db", "upgrade")):
+            refused = site.run(*arguments)
+
+            assert_refused(refused, ExitCode.BAD_INPUT, "database_url: postgresql://", *mentions)
+            assert "wrong" not in refused.stderr
+
+
+def test_a_role_that_may_nothing_is_named_with_the_remedy(guarded: Postgres) -> None:
+    with site_of(guarded.url().replace("postgres@", "reader@")) as site:
+        for arguments in (("planes", "list"), ("db", "upgrade"), ("worker",)):
+            refused = site.run(*arguments)
+
+            assert_refused(refused, ExitCode.REFUSED, "the role reader", "lacks", "permission denied", "grant it")
+
+
+def test_an_executor_whose_role_may_only_read_keeps_its_folder(guarded: Postgres) -> None:
+    guarded.execute("CREATE ROLE onlooker LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO onlooker")
+    with site_of(guarded.url()) as site, site_of(guarded.url().replace("postgres@", "onlooker@")) as other:
+        plane, folder = site.plane(), site.folder / "data"
+
+        refused = other.run("executor", "--data-plane", str(plane), "--data-folder", str(folder))
+
+        assert_refused(refused, ExitCode.REFUSED, "the role onlooker", "executors", "grant it")
+        site.executor(plane)
 
 
 # --- around the commands -------------------------------------------------------------------------------------------

@@ -151,16 +151,47 @@ def test_a_worker_that_is_told_to_stop_settles_what_ends_in_time(sqlite_site: Si
     assert site.intake.job(job_id).state is JobState.CANCELLED
 
 
-def test_a_second_signal_ends_a_worker_at_once(sqlite_site: Site) -> None:
+def test_a_signal_that_is_repeated_at_once_is_the_same_request(sqlite_site: Site) -> None:
+    """``timeout`` signals a process and then its group."""
+    site = sqlite_site
+    worker, _ = given_held(site)  # it has something to drain
+
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGINT)  # another one: two of the same may be delivered as one
+
+    site.lift_fault()
+    assert worker.process.wait(30) == 0
+    assert worker.events("cut_short") == []
+
+
+def test_signals_after_the_drain_do_not_change_how_a_worker_ends(sqlite_site: Site) -> None:
+    worker = sqlite_site.worker("first", sqlite_site.plane())
+    worker.signal(signal.SIGTERM)
+    worker.until_event("drain_ended")
+
+    assert worker.signal_until_ended(signal.SIGINT) == 0
+
+    assert "Traceback" not in worker.says()
+
+
+def test_every_line_of_a_process_names_it(sqlite_site: Site) -> None:
+    plane = sqlite_site.plane()
+    worker, executor = sqlite_site.worker("first"), sqlite_site.executor(plane)
+
+    assert [worker.terminate(), executor.terminate()] == [0, 0]
+
+    assert [line["worker"] for line in worker.events("stop_requested")] == ["first"]
+    assert [line["plane"] for line in executor.events("stop_requested")] == [str(plane)]
+
+
+def test_a_second_signal_that_is_no_echo_of_the_first_ends_a_worker_at_once(sqlite_site: Site) -> None:
     site = sqlite_site
     worker, (job_id,) = given_held(site, settings=SHORT)
     worker.signal(signal.SIGTERM)
     worker.until_event("drain_started")
 
     signalled_at = monotonic()
-    worker.signal(signal.SIGTERM)
-
-    assert worker.process.wait(10) == 1
+    assert worker.signal_until_ended(signal.SIGTERM) == 1
     assert monotonic() - signalled_at < 2
     assert worker.events("cut_short")
     assert site.intake.job(job_id).state is JobState.PENDING_CANCELLATION

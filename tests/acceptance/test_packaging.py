@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.errors import ExitCode
 from tests.acceptance.installed import ROOT, make_environment, run
 from tests.shared import SharedFolder
 
@@ -87,12 +88,23 @@ def test_a_remote_workers_environment_runs_the_command(remote: Path, tmp_path: P
     assert "ModuleNotFoundError" in absent.stderr
 
 
-def test_a_command_whose_extra_is_missing_says_which(remote: Path, tmp_path: Path) -> None:
-    refused = run(remote / "countermand", "db", "upgrade", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (("db", "upgrade"), "countermand[server]"),
+        (("worker",), "countermand[server,worker]"),
+        (("executor", "--data-plane", "p", "--data-folder", "f"), "countermand[server,worker,embedded]"),
+        (("demo",), "countermand[server,worker,embedded]"),
+    ],
+)
+def test_a_command_whose_extras_are_missing_names_them_all(
+    remote: Path, tmp_path: Path, arguments: tuple[str, ...], needed: str
+) -> None:
+    refused = run(remote / "countermand", *arguments, folder=tmp_path)
 
-    assert refused.returncode not in {0, 1}
+    assert refused.returncode == ExitCode.REFUSED
     assert "Traceback" not in refused.stderr
-    assert "countermand[server]" in refused.stderr
+    assert needed in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["adapters", "config", "control_plane"])

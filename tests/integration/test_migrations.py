@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, text
 
 from control_plane import refusals, schema
 from control_plane.dispatch import Dispatch
-from control_plane.errors import BadInput, NotMigrated
+from control_plane.errors import BadInput, Conflict, NotMigrated
 from control_plane.intake import Intake
 from control_plane.migrations import check_migrated, newest, upgrade
 from control_plane.policy import Policy
@@ -86,15 +86,26 @@ def test_an_unmigrated_database_is_migrated_from_nothing(unmigrated_url: str) ->
 def test_a_migration_that_breaks_off_leaves_nothing_behind(unmigrated_url: str) -> None:
     engine = open_engine(unmigrated_url)
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE audit (audit_id integer)")
+        connection.exec_driver_sql("CREATE TABLE theirs (job_id integer)")
+        connection.exec_driver_sql("CREATE INDEX audit_by_job ON theirs (job_id)")
 
-    with pytest.raises(Exception, match="audit"):
+    with pytest.raises(Exception, match="audit_by_job"):
         upgrade(unmigrated_url)
 
     with engine.connect() as connection:
         left = set(inspect(connection).get_table_names())
     engine.dispose()
-    assert left - {"alembic_version"} == {"audit"}
+    assert left - {"alembic_version"} == {"theirs"}
+
+
+def test_a_database_at_a_revision_of_somebody_elses_is_left_in_peace(store: Store, database_url: str) -> None:
+    change(store, "UPDATE alembic_version SET version_num = 'theirs'")
+    before = content(database_url)
+
+    with pytest.raises(Conflict, match=r"revision theirs, .* a database of its own"):
+        upgrade(database_url)
+
+    assert content(database_url) == before
 
 
 def test_the_migrated_tables_are_those_that_the_code_declares(store: Store) -> None:
@@ -257,6 +268,12 @@ def test_the_message_keeps_the_password_to_itself(databases: Databases) -> None:
 
         store.close()
     assert "hunter2" not in caught.value.message
+
+
+def test_the_url_is_shown_as_its_user_knows_it() -> None:
+    store = Store("postgresql+psycopg://keeper:hunter2@db.local:5433/jobs?sslmode=require&password=hunter2")
+
+    assert store.database == "postgresql://keeper:***@db.local:5433/jobs?sslmode=require"
 
 
 @pytest.mark.parametrize("wrong", ["", "countermand.db", "mysql://localhost/x", "sqlite", "postgresql:/localhost"])

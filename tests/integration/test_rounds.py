@@ -56,6 +56,7 @@ class Bench:
     queue: Any = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    beat: asyncio.Event = field(default_factory=asyncio.Event)
     paused: float = 0.0
 
     def clock(self) -> Clock:
@@ -67,14 +68,17 @@ class Bench:
         self.given.clock.advance(seconds)
         await asyncio.sleep(0)
 
+    async def look(self) -> dict[UUID, Adapter]:
+        return self.adapters
+
     def rounds(self) -> Rounds:
         queue = self.queue or LocalCancellations(self.given.dispatch, inline)
-        return Rounds(queue, self.adapters, worker=self.name, limits=self.limits, clock=self.clock())
+        return Rounds(queue, self.look, worker=self.name, limits=self.limits, clock=self.clock())
 
     @asynccontextmanager
     async def at_work(self) -> Any:
         """The worker runs while the context lasts, and is drained at its end."""
-        running = asyncio.create_task(self.rounds().run(stopping=self.stopping, wake=self.wake, beat=asyncio.Event()))
+        running = asyncio.create_task(self.rounds().run(stopping=self.stopping, wake=self.wake, beat=self.beat))
         try:
             yield self
         finally:
@@ -436,6 +440,27 @@ def test_a_plane_that_hangs_does_not_slow_another(given: Given, engine: MemoryEn
             hanging.faults.hangs.set()  # type: ignore[union-attr]  # set above
 
     run(scenario())
+
+
+def test_a_plane_that_comes_while_the_worker_runs_is_served_from_the_next_heartbeat(
+    given: Given, engine: MemoryEngine
+) -> None:
+    bench = Bench(given, adapters={})
+    work = started(given, engine)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: "worker_started" in events())
+            bench.adapters[given.plane.data_plane_id] = engine
+            bench.beat.set()
+            await bench.until(bench.settles(work.job_id))
+
+    def events() -> list[str]:
+        return [line["event"] for line in logs]
+
+    with capture_logs() as logs:
+        run(scenario())
+    assert [line["planes"] for line in logs if line["event"] == "planes_taken_up"] == [[str(given.plane.data_plane_id)]]
 
 
 class Broken(MemoryEngine):

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from control_plane.errors import StoreUnavailable
+from control_plane.errors import NotGranted, StoreUnavailable
 from control_plane.store import Store, Transaction
+from tests.postgres import Postgres
 
 #: How each database is told, on a new connection, to wait for a lock no longer than a millisecond.
 IMPATIENCE = {"postgresql": "SET lock_timeout = 1", "sqlite": "PRAGMA busy_timeout = 1"}
@@ -71,6 +72,31 @@ def test_a_statement_that_takes_longer_than_it_may_is_an_absence(store: Store) -
 def test_a_connection_that_the_server_ended_is_an_absence(store: Store) -> None:
     with pytest.raises(StoreUnavailable, match="terminat"):
         run(store, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_a_login_that_is_refused_while_a_store_is_open_is_an_absence(own_postgres: Postgres) -> None:
+    own_postgres.execute("CREATE ROLE keeper LOGIN")
+    store = Store(own_postgres.url().replace("postgres@", "keeper@"))
+    run(store, "SELECT 1")
+    own_postgres.execute("ALTER ROLE keeper NOLOGIN")
+    store.engine.dispose()
+
+    with pytest.raises(StoreUnavailable, match="not permitted to log in"):
+        run(store, "SELECT 1")
+
+    own_postgres.execute("ALTER ROLE keeper LOGIN")
+    run(store, "SELECT 1")
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_a_privilege_that_was_not_granted_is_named_with_the_role(store: Store) -> None:
+    demote = "SET LOCAL ROLE pg_monitor"
+
+    with pytest.raises(NotGranted, match=r"the role postgres lacks a privilege on .*audit; grant it") as caught:
+        run(store, demote, "DELETE FROM audit")
+
+    assert isinstance(caught.value.__cause__, DBAPIError)
 
 
 def test_a_document_that_is_no_json_is_a_fault_and_no_absence(store: Store, database: str) -> None:

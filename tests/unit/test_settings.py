@@ -4,10 +4,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from config.settings import Settings, SettingsError, load_settings
+from config.settings import JOB_TYPES, PLATFORMS, Settings, SettingsError, load_settings
+from control_plane.jobs import JobType, Platform
+from control_plane.store import DEFAULT_URL
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "countermand.example.toml"
 
@@ -90,9 +93,9 @@ def test_the_environment_can_name_the_file(write_file: WriteFile, monkeypatch: p
     [
         ("sqlite:///jobs.db", "sqlite:///jobs.db"),
         ("sqlite:////var/lib/jobs.db", "sqlite:////var/lib/jobs.db"),
-        ("postgresql://u:p@db/jobs", "postgresql+psycopg://u:p@db/jobs"),
-        ("postgres://u@/jobs?host=/run", "postgresql+psycopg://u@/jobs?host=/run"),
-        ("postgresql+psycopg://u@db/jobs", "postgresql+psycopg://u@db/jobs"),
+        ("postgresql://u:p@db/jobs", "postgresql://u:p@db/jobs"),
+        ("postgres://u@/jobs?host=/run", "postgresql://u@/jobs?host=/run"),
+        ("postgresql+psycopg://u@db/jobs", "postgresql://u@db/jobs"),
     ],
 )
 def test_a_database_url_names_sqlite_or_postgres(given: str, url: str) -> None:
@@ -131,7 +134,12 @@ def test_a_password_is_never_repeated() -> None:
         ('[executor]\nmemory_limit = "1 gig"', "executor.memory_limit should be a size such as 512MB or 4GiB, not"),
         ('[executor]\nlisten = "8470"', "executor.listen should be host:port, for example 0.0.0.0:8470, not '8470'."),
         ('[executor]\nlisten = "[::1]:8470"', "executor should be complete: listen needs a token_file beside it."),
-        ('[policy.overrides]\nnarrative = "forecast"', "policy.overrides.narrative should be a valid list, not"),
+        ('[policy.overrides]\nplatform_aws = "forecast"', "policy.overrides.platform_aws should be a valid list, not"),
+        (
+            '[policy.overrides]\nnarrative = ["forecast"]',
+            "policy.overrides.narrative should be one of platform_aws, platform_snowflake, not 'narrative'.",
+        ),
+        ('[policy.overrides]\nplatform_aws = ["forecas"]', "policy.overrides.platform_aws.0 should be one of costs, "),
         ("log_level = loud", "is not TOML: "),
     ],
 )
@@ -160,6 +168,7 @@ def test_a_wrong_file_is_refused_in_a_sentence_that_names_it(write_file: WriteFi
         ),
         ("COUNTERMAND_WORKER_BATCH_SIZE", "5", "did you mean COUNTERMAND_WORKER__BATCH_SIZE?"),
         ("COUNTERMAND_WORKER__BATCH_SISE", "5", "did you mean COUNTERMAND_WORKER__BATCH_SIZE?"),
+        ("COUNTERMAND_CONFIG", "/dev", "/dev (named by COUNTERMAND_CONFIG) is a folder or the like"),
         ("COUNTERMAND_CONFIG", "/nowhere.toml", "/nowhere.toml (named by COUNTERMAND_CONFIG) is not there"),
     ],
 )
@@ -179,14 +188,47 @@ def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(monkeypatch
     assert load_settings().log_level == "info"
 
 
-def test_a_given_value_is_named_as_such() -> None:
-    with pytest.raises(SettingsError, match=r"^Given value: worker.batch_size should be less than or equal to 1000"):
-        load_settings(worker={"batch_size": 5000})
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"log_level": "loud"}, "Option --log-level: log_level should be"),
+        ({"executor": {"slots": 0}}, "Option --slots: executor.slots should be greater than or equal to 1, not 0."),
+        ({"executor": {"drain_seconds": -1.0}}, "Option --drain-seconds: executor.drain_seconds should be"),
+        (
+            {"executor": {"slots": 1, "listen": "127.0.0.1:1", "token_file": None}},
+            "Option --slots, --listen: executor should be complete: listen needs a token_file beside it.",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_as_it_was_given(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{re.escape(sentence)}"):
+        load_settings(**given)
+
+
+def test_a_section_of_which_no_option_was_given_is_the_files(write_file: WriteFile) -> None:
+    path = write_file('[executor]\nlisten = "127.0.0.1:1"')
+
+    with pytest.raises(SettingsError, match=f"^{re.escape(str(path))}: executor should be complete"):
+        load_settings(path, executor={"slots": None})
+
+
+def test_the_names_in_overrides_are_those_of_the_control_plane() -> None:
+    assert list(PLATFORMS) == sorted(Platform)
+    assert sorted(JOB_TYPES) == sorted(JobType)
+
+
+def test_the_default_is_what_the_store_calls_the_default() -> None:
+    assert load_settings().database_url == DEFAULT_URL
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not there"):
         load_settings(tmp_path / "none.toml")
+
+
+def test_a_folder_is_not_called_absent(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"^{tmp_path} is a folder or the like: a TOML file is needed"):
+        load_settings(tmp_path)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""How many cancellations can be requested over HTTP, and how soon each is answered, beside Postgres' own pace."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+
+from benchmarks import population
+from benchmarks.effort import Effort
+from benchmarks.ground import Ground
+
+REQUESTABLE = "requestable"  #: the database of running jobs, of which the floor and the server each get copies
+FLOOR_SCRIPT = Path(__file__).with_name("request_floor.sql")
+FLOOR_CLIENTS = 8
+CONNECTIONS = 16
+_PATIENCE_SECONDS = 30.0
+
+
+class RequestFloor:
+    """``request_floor.sql`` by eight pgbench clients, prepared: a transaction and a NOTIFY for each request."""
+
+    name = "request_floor"
+    units: ClassVar[Mapping[str, str]] = {"request_floor": "requests/s"}
+
+    def __init__(self, effort: Effort) -> None:
+        self._requests = effort.api_requests
+
+    def prepare(self, ground: Ground) -> None:
+        """Load running jobs."""
+        make_requestable(ground, self._requests)
+
+    def measure(self, ground: Ground) -> Mapping[str, float]:
+        """Requests a second, connecting apart."""
+        with ground.lend(REQUESTABLE) as database:
+            return {"request_floor": self._run(ground, database)}
+
+    def _run(self, ground: Ground, database: str) -> float:
+        each = self._requests // FLOOR_CLIENTS
+        done = subprocess.run(
+            [
+                str(ground.server.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared", "--define=turn=-1",
+                f"--client={FLOOR_CLIENTS}", "--jobs=1", f"--transactions={each}", f"--file={FLOOR_SCRIPT}",
+            ],
+            check=False,
+            env={**os.environ, **ground.server.environment(database)},
+            capture_output=True,
+            text=True,
+        )  # fmt: skip
+        told = re.search(r"tps = ([\d.]+) \(without initial connection time\)", done.stdout)
+        if done.returncode or not told:
+            raise RuntimeError(f"pgbench failed: {done.stdout}{done.stderr}")
+        check_requested(ground, database, each * FLOOR_CLIENTS)
+        return float(told[1])
+
+
+class ApiRequest:
+    """``POST /jobs/{job_id}/request-cancellation`` to one server process, over sixteen connections.
+
+    First as fast as they are answered, then at half of that, where a latency counts from when the request was due.
+    """
+
+    name = "api_request"
+    units: ClassVar[Mapping[str, str]] = {"api_request": "requests/s", "api_p50": "ms", "api_p99": "ms"}
+
+    def __init__(self, effort: Effort) -> None:
+        self._requests = effort.api_requests
+
+    def prepare(self, ground: Ground) -> None:
+        """Load running jobs."""
+        make_requestable(ground, self._requests)
+
+    def measure(self, ground: Ground) -> Mapping[str, float]:
+        """The rate, and the latencies at half of it."""
+        with ground.lend(REQUESTABLE) as database:
+            with ground.connect(database) as connection:
+                lines = [f"POST /jobs/{row[0]}/request-cancellation" for row in connection.execute(_JOBS)]
+            with serving(ground, database) as (port, token):
+                half = len(lines) // 2
+                fast = load(ground, port, token, lines[:half])
+                calm = load(ground, port, token, lines[half:], rate=fast["rate"] / 2)
+            check_requested(ground, database, len(lines))
+        return {"api_request": fast["rate"], "api_p50": calm["p50_ms"], "api_p99": calm["p99_ms"]}
+
+
+_JOBS = "SELECT job_id FROM queue ORDER BY number"
+
+
+def make_requestable(ground: Ground, jobs: int) -> None:
+    """Make the database in which *jobs* run, numbered in a queue of their own, unless it is there."""
+    with ground.connect("postgres") as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [REQUESTABLE]).fetchone():
+            return
+    with ground.found(REQUESTABLE) as connection:
+        population.add_plane(connection)
+        population.add_running(connection, jobs)
+        connection.execute(
+            "CREATE TABLE queue AS SELECT row_number() OVER (ORDER BY created_at) - 1 AS number, job_id FROM jobs"
+        )
+        connection.execute("ALTER TABLE queue ADD PRIMARY KEY (number)")
+
+
+def check_requested(ground: Ground, database: str, count: int) -> None:
+    """Every job's cancellation is requested and audited: otherwise nothing was measured."""
+    with ground.connect(database) as connection:
+        found = connection.execute(
+            "SELECT (SELECT count(*) FROM jobs WHERE state = 'pending_cancellation'), "
+            "(SELECT count(*) FROM cancellations), (SELECT count(*) FROM audit WHERE move = 'request_cancellation')"
+        ).fetchone()
+    if found != (count, count, count):
+        raise RuntimeError(f"{count} cancellations were to be requested and audited, but {found} were")
+
+
+@contextmanager
+def serving(ground: Ground, database: str) -> Iterator[tuple[int, Path]]:
+    """A server process on the database: its port, and the file of a token."""
+    port, token = _free_port(), ground.file("token")
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.processes.api_server",
+        ground.server.url(database),
+        str(port),
+        str(token),
+    ]
+    log = ground.file("server.log")
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stderr=said, stdout=said)
+    try:
+        _wait_until_ready(process, port, log)
+        yield port, token
+    finally:
+        process.terminate()
+        process.wait(_PATIENCE_SECONDS)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    give_up_at = time.monotonic() + _PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < give_up_at:
+        with suppress(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/health/ready").raise_for_status()
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def load(ground: Ground, port: int, token: Path, lines: list[str], *, rate: float = 0.0) -> dict[str, float]:
+    """Send the requests from a process of its own."""
+    file = ground.file("lines")
+    file.write_text("\n".join(lines))
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.processes.http_load",
+            str(port), str(token), str(CONNECTIONS), str(rate), str(file),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the load failed: {done.stderr[-2000:]}")
+    told: dict[str, float] = json.loads(done.stdout)
+    return told

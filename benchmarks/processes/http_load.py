@@ -1,0 +1,86 @@
+"""HTTP load over raw sockets: a client library would be the bottleneck.
+
+Arguments: the port, the token's file, how many connections, the rate a second (0: as fast as it is answered), and a
+file with one request line (``POST /path``) a line. Prints JSON: the rate, and the 50th and 99th percentile of the
+latencies in milliseconds. At a rate, a latency counts from when the request was due, so that a slow answer cannot hide
+those that had to wait behind it.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_HEAD_END = b"\r\n\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[int] | None = None
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(_HEAD_END)
+        if not end:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        if len(body) >= length and self._answer:
+            self._received = b""
+            self._answer.set_result(int(head.split()[1]))
+
+    async def ask(self, request: bytes) -> None:
+        """Send it and wait for its answer; RuntimeError for any status but 200."""
+        assert self._transport
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        status = await self._answer
+        if status != 200:
+            raise RuntimeError(f"{status} for {request!r}")
+
+
+async def load(port: int, token: str, connections: int, rate: float, lines: list[str]) -> dict[str, float]:
+    """Send every request once."""
+    loop = asyncio.get_running_loop()
+    opened = [(await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(connections)]
+    head = f" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
+    requests = iter(enumerate(f"{line}{head}".encode() for line in lines))
+    latencies: list[float] = []
+    began_at = time.perf_counter()
+    await asyncio.gather(*(_drive(connection, requests, began_at, rate, latencies) for connection in opened))
+    elapsed = time.perf_counter() - began_at
+    latencies.sort()
+    return {
+        "rate": len(lines) / elapsed,
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
+    }
+
+
+async def _drive(
+    connection: Connection, requests: Iterator[tuple[int, bytes]], began_at: float, rate: float, latencies: list[float]
+) -> None:
+    for number, request in requests:
+        due_at = began_at + number / rate if rate else time.perf_counter()
+        await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
+        await connection.ask(request)
+        latencies.append(time.perf_counter() - due_at)
+
+
+def main(port: str, token_file: str, connections: str, rate: str, lines_file: str) -> None:
+    """Load, and print what was measured."""
+    token, lines = Path(token_file).read_text(), Path(lines_file).read_text().splitlines()
+    print(json.dumps(asyncio.run(load(int(port), token, int(connections), float(rate), lines))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
