@@ -32,12 +32,12 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "wakeup": Wakeup,
     "claim_growth": ClaimGrowth,
     "idle": Idle,
+    "peer_pgqueuer_400": peers.pgqueuer_400,
     "request_floor": RequestFloor,
     "api_request": ApiRequest,
-    "peer_pgqueuer_400": peers.pgqueuer_400,
 }
 #: Only measured when named.
-EXTRA = {"peer_pgqueuer_400"}
+EXTRA = {"peer_pgqueuer_400", "request_floor", "api_request"}
 LATEST = Path(__file__).parent / "out" / "latest.json"
 
 out = Console(width=100)
@@ -61,7 +61,7 @@ def main() -> int:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     known = ", ".join(BENCHMARKS)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all but the last")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all but the last three")
     parser.add_argument("--quick", action="store_true", help="small sizes, for developing")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     asked = parser.parse_args()

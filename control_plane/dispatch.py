@@ -147,10 +147,10 @@ class Dispatch:
         """Give back as if never claimed, due at once."""
         return [row["job_id"] for row in self._store.perform(statements.release(), _by_id(holds))] if holds else []
 
-    def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
-        """Add what was discarded to the cancellations' lists; jobs without a cancellation have none."""
+    def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> list[UUID]:
+        """Add what was discarded to the cancellations' lists; answers which: jobs without a cancellation have none."""
         if not removed:
-            return
+            return []
         with self._store.transaction() as transaction:
             wanted = [{"job_id": job_id} for job_id in sorted(removed)]
             known = transaction.perform(statements.lock_leftovers(), wanted)
@@ -158,7 +158,7 @@ class Dispatch:
                 {"job_id": row["job_id"], "leftovers": sorted({*(row["leftovers"] or ()), *removed[row["job_id"]]})}
                 for row in known
             ]
-            transaction.perform(statements.note_leftovers(), noted)
+            return [row["job_id"] for row in transaction.perform(statements.note_leftovers(), noted)]
 
     def heartbeat(self, data_plane_ids: Sequence[UUID]) -> list[UUID]:
         """Note that these planes are attended; answers those that exist."""
@@ -293,12 +293,12 @@ class Dispatch:
         renewed = {row["job_id"] for row in self._store.perform(statements.attend(), _epochs(held))}
         return Attendance(sorted(renewed), sorted(held.keys() - renewed))
 
-    def record_handles(self, handles: Mapping[UUID, Handle], epochs: Mapping[UUID, UUID]) -> None:
-        """Write down the engine's names of runs."""
+    def record_handles(self, handles: Mapping[UUID, Handle], epochs: Mapping[UUID, UUID]) -> list[UUID]:
+        """Write down the engine's names of runs; answers those whose epoch still holds."""
         wanted = [
             {"job_id": job_id, "epoch": epochs[job_id], "handle": handle} for job_id, handle in sorted(handles.items())
         ]
-        self._store.perform(statements.record_handles(), wanted)
+        return [row["job_id"] for row in self._store.perform(statements.record_handles(), wanted)]
 
     def confirm_closed(self, epochs: Mapping[UUID, UUID]) -> list[UUID]:
         """Write that the executor will submit nothing more of these jobs; their cancellations become due."""

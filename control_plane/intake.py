@@ -303,7 +303,7 @@ class Intake:
 
         Of several that name the same job the first is the one that counts.
         """
-        known = self._rows_of(request.job_id for request in asked)
+        known = self._known(request.job_id for request in asked)
         refusals = [self._refusal(request, known.get(request.job_id)) for request in asked]
         wanted = {
             request.job_id: request
@@ -312,14 +312,18 @@ class Intake:
         }
         opened = self.open_cancellations(list(wanted.values()))
         self.settle_never_claimed([job for job in opened.values() if job.executor is None])
+        others = known.keys() - opened.keys()
+        if others:  # nothing changed them
+            rows = self._store.perform(statements.select_jobs_in(), [{"job_id": job_id} for job_id in others])
+            opened |= {row["job_id"]: _job(row) for row in rows}
         return [
-            refusal or opened.get(request.job_id) or _job(known[request.job_id])
+            refusal or opened.get(request.job_id) or _no_job(request.job_id)
             for request, refusal in zip(asked, refusals, strict=True)
         ]
 
-    def _rows_of(self, job_ids: Iterable[UUID]) -> dict[UUID, RowMapping]:
+    def _known(self, job_ids: Iterable[UUID]) -> dict[UUID, RowMapping]:
         wanted = [{"job_id": job_id} for job_id in set(job_ids)]
-        return {row["job_id"]: row for row in self._store.perform(statements.select_jobs_in(), wanted)}
+        return {row["job_id"]: row for row in self._store.perform(statements.select_requestable(), wanted)}
 
     def _refusal(self, request: CancellationRequest, row: RowMapping | None) -> CountermandError | None:
         if row is None or not _sees_job(request.scope, row):
@@ -334,13 +338,12 @@ class Intake:
         return None
 
     def open_cancellations(self, asked: Sequence[CancellationRequest]) -> dict[UUID, Job]:
-        """The first of the two transactions: the moves, and the jobs as they left them."""
+        """The first of the two transactions: the moves, and those jobs that they moved, as they left them."""
         if not asked:
             return {}
-        wanted = sorted(asked, key=lambda request: request.job_id)
-        with self._store.transaction() as transaction:
-            transaction.perform(statements.request_cancellation(), wanted)
-            return {row["job_id"]: _job(row) for row in transaction.perform(statements.select_jobs_in(), wanted)}
+        wanted = sorted(asked, key=lambda request: request.job_id.int)
+        moved = self._store.perform(statements.request_cancellation(), wanted)
+        return {row["job_id"]: _job(row) for row in moved}
 
     def attest(self, job_id: UUID, attested_by: RequestSource, name: str, attestation: str) -> Job:
         """Cancel a job on a person's word that it stopped; the receipt says whose word, and that it is no more.

@@ -128,10 +128,12 @@ class Tokens:
         wanted = [{"token_id": token_id} for token_id in {token_id for token_id, _ in named if token_id is not None}]
         rows = self._store.perform(statements.select_valid_tokens(), wanted) if wanted else ()
         known = {row["token_id"]: row for row in rows}
-        unused = [{"token_id": token_id} for token_id, row in known.items() if row["unnoted"]]
-        if unused:
-            self._store.perform(statements.note_use(), unused)
-        return [_caller(known.get(token_id) if token_id else None, secret) for token_id, secret in named]
+        callers = [_caller(known.get(token_id) if token_id else None, secret) for token_id, secret in named]
+        used = {caller.token_id for caller in callers if isinstance(caller, Caller)}
+        unnoted = [{"token_id": token_id} for token_id in used if known[token_id]["unnoted"]]
+        if unnoted:
+            self._store.perform(statements.note_use(), unnoted)
+        return callers
 
 
 def _check(new: NewToken) -> None:

@@ -237,7 +237,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     from workers.planes import Planes
     from workers.rounds import Rounds
 
-    _tune_interpreter()
+    tune_interpreter()
     own = settings.worker
     bind_contextvars(worker=own.name)
     store = open_store(settings, pool_size=own.batches_in_flight + 2)
@@ -268,7 +268,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
 HEARTBEAT_SECONDS = 10.0
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """For a process that works many small batches; each measured in a storm of 20,000 cancellations.
 
     Threads that come back from the store wait 1 ms for the interpreter, not 5 (a tenth of the rate); a batch's objects

@@ -14,11 +14,13 @@ from control_plane.notify import Listener
 from control_plane.policy import Policy
 from control_plane.store import Store
 from control_plane.tokens import NewToken, Permission
+from workers.cli import tune_interpreter
 
 
 def main(database_url: str, port: str, token_file: str) -> None:
     """Serve until stopped."""
     configure_logging("info", "json")
+    tune_interpreter()
     desk = Desk(Store(database_url, pool_size=THREADS), Policy())
     _, text = desk.tokens.create(NewToken("benchmark", 1, [Permission.JOBS_READ, Permission.JOBS_WRITE], user_id=7))
     Path(token_file).write_text(text)

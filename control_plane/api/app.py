@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -11,12 +10,10 @@ from litestar import Litestar, Request, get
 from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.api import health, jobs, planes, processes
+from control_plane.api.description import CONFIG, describe
 from control_plane.api.desk import Desk
 from control_plane.api.problems import (
     MEDIA_TYPE,
@@ -62,34 +59,19 @@ def build_api(
         },
         request_max_body_size=MOST_BYTES,
         lifespan=[living],
-        openapi_config=_description(),
+        openapi_config=CONFIG,
         logging_config=None,
     )
     app.state.desk = desk
+    app.state.description = describe(app)
     return _Hurried(app, request_seconds)
 
 
 @get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The API's description, for generated clients."""
-    return request.app.openapi_schema.to_schema()
-
-
-def _description() -> OpenAPIConfig:
-    return OpenAPIConfig(
-        title="Countermand",
-        version=version("countermand"),
-        description="Cancel running data jobs, and know that they stopped.",
-        path="/docs",
-        render_plugins=[JsonRenderPlugin()],
-        use_handler_docstrings=True,
-        security=[{"bearer": []}],
-        components=Components(
-            security_schemes={
-                "bearer": SecurityScheme(type="http", scheme="bearer", description="`countermand tokens create`")
-            }
-        ),
-    )
+    described: dict[str, Any] = request.app.state.description
+    return described
 
 
 class _Hurried:

@@ -35,7 +35,7 @@ async def _authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Calle
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("a bearer token is needed: Authorization: Bearer ctm_…")
     desk: Desk = connection.app.state.desk
-    return await desk.callers.ask(token.strip())
+    return await desk.callers.find(token.strip())
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:

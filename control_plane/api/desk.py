@@ -9,9 +9,11 @@ from uuid import UUID
 
 from litestar.di import NamedDependency
 
+from control_plane.api.callers import Callers
 from control_plane.api.together import Together
 from control_plane.api.wakeups import Wakeups
 from control_plane.dispatch import Dispatch
+from control_plane.errors import BadInput, StoreUnavailable
 from control_plane.intake import CancellationRequest, Intake
 from control_plane.jobs import Job
 from control_plane.migrations import check_migrated
@@ -34,7 +36,7 @@ class Desk:
         self.dispatch = Dispatch(store)
         self.tokens = Tokens(store)
         self.wakeups = Wakeups()
-        self.callers = Together(self.tokens.authenticate, self._hand_off)
+        self.callers = Callers(Together(self.tokens.authenticate, self._hand_off))
         self._cancellations: Together[CancellationRequest, Job] = Together(
             self._intake.request_cancellations, self._hand_off
         )
@@ -59,7 +61,10 @@ class Desk:
 
     async def check_ready(self) -> None:
         """Raise StoreUnavailable or NotMigrated unless the database is there and migrated."""
-        await self.call(check_migrated, self._store)
+        try:
+            await self.call(check_migrated, self._store)
+        except BadInput as error:  # the URL was right when we started: now nobody lets us in
+            raise StoreUnavailable(error.message) from error
 
     def close(self) -> None:
         """Let calls end that have begun, and begin no more."""

@@ -63,9 +63,19 @@ def status_of(error: CountermandError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
+#: What is told instead of a message that says where the database is: that one is for the log alone.
+_TOLD: dict[type[CountermandError], str] = {
+    NotMigrated: "the database has to be migrated; whoever runs the service runs `countermand db upgrade`",
+    StoreUnavailable: "the database is away; try again later",
+}
+
+
 def answer_known(request: Request[Any, Any, Any], error: CountermandError) -> Response[Problem]:
     """One of our own errors."""
-    return _answer(request, status_of(error), error.problem_type, error.message)
+    status = status_of(error)
+    if status == 500:
+        return answer_unexpected(request, error)
+    return _answer(request, status, error.problem_type, error.message, told=_TOLD.get(type(error)))
 
 
 def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
@@ -114,17 +124,22 @@ def _sentence(field: str, message: str) -> str:
 
 
 def _answer(
-    request: Request[Any, Any, Any], status: int, kind: str, detail: str, headers: dict[str, str] | None = None
+    request: Request[Any, Any, Any],
+    status: int,
+    kind: str,
+    detail: str,
+    *,
+    told: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Response[Problem]:
     log_id = new_id()
     title = http.HTTPStatus(status).phrase
-    log.info(
-        "request_refused", method=request.method, path=request.url.path, status=status, detail=detail, log_id=log_id
-    )
+    say = log.info if status < 500 else log.warning
+    say("request_refused", method=request.method, path=request.url.path, status=status, detail=detail, log_id=log_id)
     more = dict(headers or {})
     if status == 401:
         more["WWW-Authenticate"] = "Bearer"
-    return _respond(Problem(_uri(kind), title, status, detail, request.url.path, log_id), more)
+    return _respond(Problem(_uri(kind), title, status, told or detail, request.url.path, log_id), more)
 
 
 def _uri(kind: str) -> str:

@@ -16,7 +16,7 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
-from control_plane.errors import BadInput
+from control_plane.errors import BadInput, Refused
 from control_plane.jobs import (
     Assignment,
     Attendance,
@@ -294,8 +294,8 @@ async def record_leftovers(
     """Note what was removed of cancelled jobs."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.removed)
-    await desk.call(desk.dispatch.record_leftovers, {job_id: data.removed[job_id] for job_id in own})
-    return Jobs(sorted(own))
+    removed = {job_id: data.removed[job_id] for job_id in own}
+    return Jobs(sorted(await desk.call(desk.dispatch.record_leftovers, removed)))
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------
@@ -307,7 +307,13 @@ async def register(
 ) -> Registered:
     """Make a start of an executor known; 409 for a folder that is a copy, or was restored."""
     check_bound(caller_of(request), data_plane_id)
-    installation = await desk.call(desk.dispatch.register, data.executor, data_plane_id=data_plane_id, token=data.token)
+    try:
+        installation = await desk.call(
+            desk.dispatch.register, data.executor, data_plane_id=data_plane_id, token=data.token
+        )
+    except Refused:  # which names the plane that it belongs to
+        await desk.call(desk.dispatch.check_executor, data.executor.executor_id, data_plane_id)
+        raise
     return Registered(installation)
 
 
@@ -341,7 +347,7 @@ async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneI
 
 @_operation("/jobs/attend", "attend_jobs")
 async def attend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Attend]) -> Attendance:
-    """Renew permits, and learn at once what to close."""
+    """Renew permits, and learn at once what to close: also what is no job of this plane."""
     caller = caller_of(request)
     check_bound(caller, data_plane_id)
     plane = await desk.call(desk.intake(caller).plane, data_plane_id)
@@ -349,7 +355,8 @@ async def attend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, d
     held = {job_id: epoch for job_id, epoch in data.held.items() if job_id in own}
 
     async def look() -> Attendance:
-        return await desk.call(desk.dispatch.attend, held)
+        renewed = (await desk.call(desk.dispatch.attend, held)).renewed
+        return Attendance(renewed, sorted(data.held.keys() - set(renewed)))
 
     wait = min(data.wait_seconds, plane.permit_seconds / 8)
     return await desk.wakeups.poll(data_plane_id, wait, look, lambda answer: bool(answer.closing))
@@ -360,8 +367,8 @@ async def record_handles(request: AnyRequest, desk: GivenDesk, data_plane_id: Pl
     """Write down the engine's names of runs."""
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.handles.keys() & data.epochs.keys())
-    await desk.call(desk.dispatch.record_handles, {job_id: data.handles[job_id] for job_id in own}, data.epochs)
-    return Jobs(sorted(own))
+    handles = {job_id: data.handles[job_id] for job_id in own}
+    return Jobs(sorted(await desk.call(desk.dispatch.record_handles, handles, data.epochs)))
 
 
 @_operation("/jobs/closed", "confirm_closed")

@@ -67,6 +67,7 @@ from control_plane.statements.users import (
     select_jobs_in,
     select_moment,
     select_on_plane,
+    select_requestable,
     settle_never_claimed,
     wake_plane,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "select_on_plane",
     "select_plane",
     "select_planes",
+    "select_requestable",
     "select_settled",
     "select_tokens",
     "select_type",

@@ -44,7 +44,11 @@ def insert_token() -> Insert:
 def select_tokens() -> Select[Any]:
     """The tokens of ``:company_id``, or everybody's where that is NULL; oldest first."""
     company = cast(bindparam("company_id", type_=Integer), Integer)
-    return select(*_SHOWN).where(or_(company.is_(None), tokens.c.company_id == company)).order_by(tokens.c.token_id)
+    return (
+        select(*_SHOWN)
+        .where(or_(company.is_(None), tokens.c.company_id == company))
+        .order_by(tokens.c.created_at, tokens.c.token_id)
+    )
 
 
 @lru_cache

@@ -11,12 +11,15 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
+    and_,
     bindparam,
     cast,
     func,
     insert,
     literal_column,
+    null,
     select,
+    type_coerce,
 )
 
 from control_plane.lifecycle import JobState, Trigger
@@ -57,20 +60,42 @@ def wake_plane() -> Select[Any]:
 
 
 _JOB_WITH_CANCELLATION = [*jobs.c, *(column.label(f"cancellation_{column.key}") for column in cancellations.c)]
-_WITH_CANCELLATION = jobs.outerjoin(cancellations, jobs.c.job_id == cancellations.c.job_id)
 
 
 def _jobs_with_cancellations() -> Select[Any]:
-    return select(*_JOB_WITH_CANCELLATION).select_from(_WITH_CANCELLATION)
+    return select(*_JOB_WITH_CANCELLATION).select_from(
+        jobs.outerjoin(cancellations, jobs.c.job_id == cancellations.c.job_id)
+    )
 
 
 @lru_cache
 def select_jobs_in() -> Select[Any]:
-    """The jobs in ``:rows``, with their cancellations, and with *owner* and *platform* of their planes."""
-    on_plane = _WITH_CANCELLATION.join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
+    """The jobs in ``:rows``, with their cancellations, and with *owner*, that of their planes."""
+    wanted = select(rows(job_id=Uuid).c.job_id)
+    asked = and_(jobs.c.job_id == cancellations.c.job_id, among(cancellations.c.job_id, wanted))
+    whole = jobs.outerjoin(cancellations, asked).join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
     return (
-        select(*_JOB_WITH_CANCELLATION, data_planes.c.company_id.label("owner"), data_planes.c.platform)
-        .select_from(on_plane)
+        select(*_JOB_WITH_CANCELLATION, data_planes.c.company_id.label("owner"))
+        .select_from(whole)
+        .where(among(jobs.c.job_id, wanted))
+    )
+
+
+@lru_cache
+def select_requestable() -> Select[Any]:
+    """What decides whether somebody may ask for the cancellation of the jobs in ``:rows``."""
+    return (
+        select(
+            jobs.c.job_id,
+            jobs.c.state,
+            jobs.c.committed_at,
+            jobs.c.type,
+            jobs.c.data_plane_id,
+            jobs.c.company_id,
+            data_planes.c.company_id.label("owner"),
+            data_planes.c.platform,
+        )
+        .join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
         .where(among(jobs.c.job_id, select(rows(job_id=Uuid).c.job_id)))
     )
 
@@ -155,9 +180,30 @@ def request_cancellation() -> Chain:
             Trigger.REQUEST_CANCELLATION,
             among(jobs.c.job_id, select(wanted.c.job_id)),  # by the index, whatever the statistics say
             jobs.c.job_id == wanted.c.job_id,
-        ),
+        ).returning(*(column for column in jobs.c if column not in MOVED)),
         (opened, audited(Trigger.REQUEST_CANCELLATION, wanted.c.requested_by, wanted.c.reason, told=wanted)),
-        lambda moved: select(moved, woken(moved.c.data_plane_id)),
+        lambda moved: _as_requested(moved, wanted),
+    )
+
+
+def _as_requested(moved: FromClause, wanted: FromClause) -> Select[Any]:
+    """The jobs as the request left them, with their new cancellations; their planes are told."""
+    given: dict[str, ColumnElement[Any]] = {
+        "job_id": moved.c.job_id,
+        "data_plane_id": moved.c.data_plane_id,
+        "requested_by": wanted.c.requested_by,
+        "reason": wanted.c.reason,
+        "requested_at": moved.c.updated_at,
+        "next_round_at": moved.c.updated_at,
+        "rounds": literal_column("0", Integer),
+        "unanswered": literal_column("0", Integer),
+    }
+    cancellation = [
+        given.get(column.key, type_coerce(null(), column.type)).label(f"cancellation_{column.key}")
+        for column in cancellations.c
+    ]
+    return select(*moved.c, *cancellation, woken(moved.c.data_plane_id)).select_from(
+        moved.join(wanted, wanted.c.job_id == moved.c.job_id)
     )
 
 

@@ -1,0 +1,131 @@
+"""The API keeps to its own description, whatever it is asked: generated requests, one by one and in chains.
+
+The requests are the same in every run. Half of them name things that there are, the others whatever is generated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, strategies
+from schemathesis.config import SchemathesisConfig
+from schemathesis.generation import GenerationMode
+from schemathesis.python.asgi import shutdown_lifespans
+from schemathesis.schemas import APIOperation, BaseSchema
+
+from control_plane.api.app import build_api
+from control_plane.api.desk import Desk
+from control_plane.jobs import Assignment, Claim
+from control_plane.policy import Policy
+from control_plane.store import Store
+from control_plane.tokens import NewToken, Permission
+from tests.integration.api import describe, operations
+from tests.integration.given import EXECUTOR, Clock, Given, empty
+
+OPERATIONS = sorted(operations(describe()))
+EXAMPLES = 15  #: for each operation, of well-formed requests and of others
+CHAINS = 12
+
+
+@dataclass
+class World:
+    """The application, a token for it, and the ids of things that there are."""
+
+    schema: BaseSchema
+    token: str
+    ids: Mapping[str, UUID]
+
+    def call(self, case: schemathesis.Case, *, real: bool) -> None:
+        """Make the request, with the real things' ids or as it is; the answer has to be one that is described."""
+        self.prepare(case, real=real)
+        response = case.call(headers={"Authorization": f"Bearer {self.token}"})
+        case.validate_response(response)
+
+    def prepare(self, case: schemathesis.Case, *, real: bool) -> None:
+        if real and case.path_parameters:
+            case.path_parameters.update({name: str(self.ids[name]) for name in case.path_parameters})
+        case.body = self._with_ids(case.body, real=real)
+
+    def _with_ids(self, value: Any, *, real: bool) -> Any:
+        """The same document that waits for nothing, and with real ids where they are wanted."""
+        if isinstance(value, list):
+            return [self._with_ids(item, real=real) for item in value]
+        if not isinstance(value, dict):
+            return value
+        changed = {name: self._with_ids(item, real=real) for name, item in value.items()}
+        if isinstance(changed.get("wait_seconds"), int | float):
+            changed["wait_seconds"] = 0
+        if real:
+            changed |= {name: str(self.ids[name]) for name in changed.keys() & self.ids.keys()}
+            changed |= (
+                {"executor": {"executor_id": EXECUTOR.executor_id, "incarnation": 1}} if "executor" in changed else {}
+            )
+        return changed
+
+
+def a_world(url: str) -> Iterator[World]:
+    clock = Clock()
+    store = Store(url, clock=clock)
+    empty(store)
+    given = Given(store, clock)
+    held, running = given.leased(), given.running()
+    given.dispatch.register(EXECUTOR, data_plane_id=given.plane.data_plane_id, token=UUID(int=1))
+    desk = Desk(store, Policy())
+    config = SchemathesisConfig()
+    schema = schemathesis.openapi.from_asgi("/openapi.json", build_api(desk), config=config)
+    yield World(schema, a_token(desk, given), ids_of(given, held, running))
+    shutdown_lifespans()
+    store.close()
+
+
+def a_token(desk: Desk, given: Given) -> str:
+    """A process of the plane's, with every permission that it can have."""
+    permissions = sorted(set(Permission) - {Permission.JOBS_ATTEST})
+    return desk.tokens.create(NewToken("fuzz", 1, permissions, given.plane.data_plane_id))[1]
+
+
+def ids_of(given: Given, held: Assignment, running: Claim) -> dict[str, UUID]:
+    return {
+        "data_plane_id": given.plane.data_plane_id,
+        "job_id": held.work.job_id,
+        "lease": held.lease,
+        "epoch": running.epoch,
+        "retry_of": running.job_id,
+    }
+
+
+@pytest.fixture(scope="module")
+def world(url: str) -> Iterator[World]:
+    yield from a_world(url)
+
+
+def generated(operation: APIOperation[Any, Any, Any, Any]) -> strategies.SearchStrategy[schemathesis.Case]:
+    """Requests as they are described, and others."""
+    return operation.as_strategy(GenerationMode.POSITIVE) | operation.as_strategy(GenerationMode.NEGATIVE)
+
+
+def the_same_each_time(examples: int, **more: Any) -> Callable[[Any], Any]:
+    return hypothesis.settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_answers_as_it_is_described_whatever_it_is_asked(world: World, name: str) -> None:
+    operation = world.schema.find_operation_by_id(name)
+
+    @the_same_each_time(EXAMPLES)
+    @hypothesis.given(case=generated(operation), real=strategies.booleans())
+    def ask(case: schemathesis.Case, real: bool) -> None:
+        world.call(case, real=real)
+
+    ask()
