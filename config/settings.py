@@ -149,6 +149,13 @@ class PolicySettings(Section):
     overrides: dict[PlatformName, list[JobTypeName]] = Field(default_factory=dict)
 
 
+class ServerSettings(Section):
+    """The HTTP API, ``countermand serve``."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+
+
 class Settings(BaseSettings):
     """Everything that can be set, with its default."""
 
@@ -163,6 +170,7 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower)] = "auto"
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     executor: ExecutorSettings = Field(default_factory=ExecutorSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
 
     @classmethod

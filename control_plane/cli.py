@@ -24,6 +24,7 @@ from control_plane.lifecycle import RECEIPTED_STATES, TERMINAL, JobState
 
 if TYPE_CHECKING:  # the store's libraries are imported by the commands that need them
     from control_plane.intake import Intake
+    from control_plane.tokens import Tokens
 
 
 class Desk(Protocol):
@@ -31,6 +32,9 @@ class Desk(Protocol):
 
     def intake(self, database_url: str | None) -> "Intake":
         """Users' side of the store; raises NotMigrated, StoreUnavailable or BadInput."""
+
+    def tokens(self, database_url: str | None) -> "Tokens":
+        """The API's tokens; raises as :meth:`intake` does."""
 
     def database_url(self, database_url: str | None) -> str:
         """The database that was given, by option, environment or file."""
@@ -61,7 +65,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
 
 
-def _print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """A line for each row, terminal or not: a narrow terminal continues it in its next line, and no word is broken."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
@@ -74,14 +78,15 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
 _TABLE_WIDTH = 240
 
 
-def _moment(moment: datetime | None) -> str:
+def as_moment(moment: datetime | None) -> str:
+    """As every listing shows it."""
     return f"{moment:%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 
 def _summary(job: Job) -> tuple[Any, ...]:
     outcome = job.receipt.outcome.value if job.receipt else None
     waiting = job.cancellation.waiting if job.cancellation and job.state not in TERMINAL else None
-    return job.job_id, job.type.value, job.state.value, outcome or waiting, _moment(job.created_at)
+    return job.job_id, job.type.value, job.state.value, outcome or waiting, as_moment(job.created_at)
 
 
 def _print_field(name: str, value: Any) -> None:
@@ -93,7 +98,8 @@ def _print_field(name: str, value: Any) -> None:
 # --- reading what was given ----------------------------------------------------------------------------------------
 
 
-def _member(kind: Any, value: str | None, field: str) -> Any:
+def read_member(kind: Any, value: str | None, field: str) -> Any:
+    """A member of an enumeration from the command line; BadInput names the field and what is allowed."""
     if value is None:
         return None
     try:
@@ -175,7 +181,7 @@ def create(
     made = context.obj.intake(database_url).create_plane(
         NewPlane(
             display_name=display_name,
-            platform=_member(Platform, platform, "platform"),
+            platform=read_member(Platform, platform, "platform"),
             external_id=external_id,
             description=description,
             tags=tag or [],
@@ -199,10 +205,16 @@ def list_planes(context: typer.Context, database_url: DatabaseUrl = None, as_jso
         return
     columns = ("id", "name", "platform", "status", "last heartbeat")
     rows = [
-        (plane.data_plane_id, plane.display_name, plane.platform.value, plane.status, _moment(plane.last_heartbeat_at))
+        (
+            plane.data_plane_id,
+            plane.display_name,
+            plane.platform.value,
+            plane.status,
+            as_moment(plane.last_heartbeat_at),
+        )
         for plane in found
     ]
-    _print_table(columns, rows)
+    print_table(columns, rows)
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------
@@ -226,9 +238,9 @@ def submit(
     intake = context.obj.intake(database_url)
     new = NewJob(
         data_plane_id=find_plane(intake, data_plane).data_plane_id,
-        type=_member(JobType, type_, "type"),
+        type=read_member(JobType, type_, "type"),
         input=_read_input(input_),
-        execution_cluster=_member(ExecutionCluster, execution_cluster, "execution_cluster"),
+        execution_cluster=read_member(ExecutionCluster, execution_cluster, "execution_cluster"),
         idempotency_key=idempotency_key,
         retry_of=read_id(retry_of, "retry_of") if retry_of else None,
     )
@@ -258,8 +270,8 @@ def list_jobs(
     filters = Filters(
         data_plane_id=find_plane(intake, data_plane).data_plane_id if data_plane else None,
         dataset_id=dataset_id,
-        type=type_ and _member(JobType, type_, "type").value,
-        state=state and _member(JobState, state, "state").value,
+        type=type_ and read_member(JobType, type_, "type").value,
+        state=state and read_member(JobState, state, "state").value,
     )
     page = intake.jobs(filters, order_by=order_by, per_page=per_page, offset=offset)
     if as_json:
@@ -268,7 +280,7 @@ def list_jobs(
     if not page.records:
         typer.echo(f"No jobs: {page.total_records} match, {offset} were skipped." if page.total_records else "No jobs.")
         return
-    _print_table(("id", "type", "state", "outcome or reason", "created"), [_summary(job) for job in page.records])
+    print_table(("id", "type", "state", "outcome or reason", "created"), [_summary(job) for job in page.records])
     typer.echo(f"Page {page.current_page} of {page.total_pages}, {page.total_records} jobs.")
 
 

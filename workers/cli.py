@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from control_plane.intake import Intake
     from control_plane.jobs import DataPlane
+    from control_plane.notify import Listener
     from control_plane.store import Store
-    from workers.daemon import Wakes
+    from control_plane.tokens import Tokens
     from workers.engines.embedded import EmbeddedEngine
     from workers.local import HandOff, LocalUsers
     from workers.run_server import Door
@@ -90,6 +91,7 @@ class Commands(TyperGroup):
 def build_app() -> typer.Typer:
     """The command with all its subcommands."""
     from control_plane import cli as control_plane
+    from control_plane import tokens_cli
 
     app = typer.Typer(
         cls=Commands,
@@ -102,6 +104,8 @@ def build_app() -> typer.Typer:
     app.add_typer(control_plane.db, name="db")
     app.add_typer(control_plane.planes, name="planes")
     app.add_typer(control_plane.jobs, name="jobs")
+    app.add_typer(tokens_cli.tokens, name="tokens")
+    app.command(epilog="Example: countermand serve --port 8080 --database-url postgresql://user@host/name")(serve)
     app.command(epilog="Example: countermand worker --data-plane local")(worker)
     app.command(epilog="Example: countermand executor --data-plane local --data-folder ./executor-1")(executor)
     app.command(epilog="Example: countermand demo --json")(demo)
@@ -153,6 +157,12 @@ class Desk:
         """Users' side of the store."""
         return open_intake(self.settings(database_url=database_url))
 
+    def tokens(self, database_url: str | None) -> "Tokens":
+        """The API's tokens."""
+        from control_plane.tokens import Tokens
+
+        return Tokens(open_store(self.settings(database_url=database_url)))
+
 
 def open_intake(settings: "Settings") -> "Intake":
     """Users' side of a store that is opened for it."""
@@ -180,7 +190,7 @@ def open_store(settings: "Settings", *, pool_size: int = 5) -> "Store":
     return store
 
 
-def _listener(database_url: str) -> "Callable[[], Wakes] | None":
+def _listener(database_url: str) -> "Callable[[], Listener] | None":
     """Wake-ups, where the database sends any."""
     from control_plane.notify import Listener, can_listen
 
@@ -201,6 +211,29 @@ def _token(file: Path | None) -> str | None:
     if not token:
         raise BadInput(f"token_file: {file} is empty; a token is needed", field="token_file")
     return token
+
+
+# --- serve ---------------------------------------------------------------------------------------------------------
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Where to listen. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8080; 0 takes a free one.")] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Serve the HTTP API, until stopped. SIGTERM answers what was accepted; a second signal ends it at once."""
+    settings = context.obj.settings(database_url=database_url, server={"host": host, "port": port})
+    from control_plane.api.app import build_api
+    from control_plane.api.desk import THREADS
+    from control_plane.api.desk import Desk as ApiDesk
+    from control_plane.api.server import serve as serve_api
+    from control_plane.policy import Policy
+
+    tune_interpreter()
+    desk = ApiDesk(open_store(settings, pool_size=THREADS), Policy(settings.policy.overrides))
+    app = build_api(desk, open_listener=_listener(settings.database_url))
+    serve_api(app, desk, host=settings.server.host, port=settings.server.port)
 
 
 # --- worker --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 from config.logging import configure_logging
 from control_plane.api.app import build_api
 from control_plane.api.desk import THREADS, Desk
-from control_plane.api.server import ApiServer
+from control_plane.api.server import serve
 from control_plane.notify import Listener
 from control_plane.policy import Policy
 from control_plane.store import Store
@@ -25,7 +25,7 @@ def main(database_url: str, port: str, token_file: str) -> None:
     _, text = desk.tokens.create(NewToken("benchmark", 1, [Permission.JOBS_READ, Permission.JOBS_WRITE], user_id=7))
     Path(token_file).write_text(text)
     app = build_api(desk, open_listener=lambda: Listener(database_url))
-    ApiServer(app, desk, host="127.0.0.1", port=int(port)).run()
+    serve(app, desk, host="127.0.0.1", port=int(port))
 
 
 if __name__ == "__main__":

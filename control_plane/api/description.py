@@ -38,14 +38,27 @@ def describe(app: Litestar) -> dict[str, Any]:
     document: dict[str, Any] = app.openapi_schema.to_schema()
     _, kinds = msgspec.json.schema_components({Problem, *_kinds(app)}, ref_template="#/components/schemas/{name}")
     document["components"]["schemas"] |= kinds
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            _say_what_may_be_left_out(operation)
     return document
 
 
 def _kinds(app: Litestar) -> Iterator[Any]:
     """What the operations take and answer."""
     for route in app.routes:
-        for handler in route.route_handlers if hasattr(route, "route_handlers") else ():
+        for handler in getattr(route, "route_handlers", ()):
             if isinstance(handler, HTTPRouteHandler) and handler.resolve_include_in_schema():
                 yield handler.parsed_return_field.annotation
                 if handler.parsed_data_field:
                     yield handler.parsed_data_field.annotation
+
+
+def _say_what_may_be_left_out(operation: dict[str, Any]) -> None:
+    """Litestar calls a parameter that may be left out null, which no query can say, and every body required."""
+    for parameter in operation.get("parameters", ()):
+        schema = parameter["schema"]
+        for alternative in schema.pop("oneOf", ())[:1]:
+            schema |= alternative
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        operation["requestBody"]["required"] = {"type": "null"} not in content["schema"].get("oneOf", ())

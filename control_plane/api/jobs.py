@@ -112,7 +112,7 @@ async def list_jobs(  # the reference's filters
         "created_at_desc"
     ),
     per_page: Annotated[int, QueryParameter(description="Records a page.", ge=1, le=PER_PAGE_LIMIT)] = 100,
-    offset: Annotated[int, QueryParameter(description="Records to skip.", ge=0, le=2**63 - 1)] = 0,
+    offset: Annotated[int, QueryParameter(description="Records to skip.", ge=0, le=2**53)] = 0,
 ) -> Page:
     """List your company's jobs; of a plane that it owns, everybody's."""
     _check_query(request)
@@ -141,7 +141,10 @@ async def submit_job(
     desk: GivenDesk,
     data: JSONBody[JobSubmission],
     key: Annotated[
-        Key | None, HeaderParameter(name="Idempotency-Key", description="Or idempotency_key in the body.")
+        str | None,
+        HeaderParameter(
+            name="Idempotency-Key", min_length=1, max_length=255, description="Or idempotency_key in the body."
+        ),
     ] = None,
 ) -> Job:
     """Submit a job. The same idempotency key with the same job answers the job that there is."""

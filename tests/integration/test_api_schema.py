@@ -12,10 +12,11 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, strategies
+from litestar.types import ASGIApp, Receive, Scope, Send
 from schemathesis.config import SchemathesisConfig
 from schemathesis.generation import GenerationMode
-from schemathesis.python.asgi import shutdown_lifespans
-from schemathesis.schemas import APIOperation, BaseSchema
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from control_plane.api.app import build_api
 from control_plane.api.desk import Desk
@@ -26,6 +27,7 @@ from control_plane.tokens import NewToken, Permission
 from tests.integration.api import describe, operations
 from tests.integration.given import EXECUTOR, Clock, Given, empty
 
+AnyCase = schemathesis.Case[Any]
 OPERATIONS = sorted(operations(describe()))
 EXAMPLES = 15  #: for each operation, of well-formed requests and of others
 CHAINS = 12
@@ -35,17 +37,17 @@ CHAINS = 12
 class World:
     """The application, a token for it, and the ids of things that there are."""
 
-    schema: BaseSchema
+    schema: OpenApiSchema
     token: str
     ids: Mapping[str, UUID]
 
-    def call(self, case: schemathesis.Case, *, real: bool) -> None:
+    def call(self, case: AnyCase, *, real: bool) -> None:
         """Make the request, with the real things' ids or as it is; the answer has to be one that is described."""
         self.prepare(case, real=real)
         response = case.call(headers={"Authorization": f"Bearer {self.token}"})
         case.validate_response(response)
 
-    def prepare(self, case: schemathesis.Case, *, real: bool) -> None:
+    def prepare(self, case: AnyCase, *, real: bool) -> None:
         if real and case.path_parameters:
             case.path_parameters.update({name: str(self.ids[name]) for name in case.path_parameters})
         case.body = self._with_ids(case.body, real=real)
@@ -75,11 +77,20 @@ def a_world(url: str) -> Iterator[World]:
     held, running = given.leased(), given.running()
     given.dispatch.register(EXECUTOR, data_plane_id=given.plane.data_plane_id, token=UUID(int=1))
     desk = Desk(store, Policy())
-    config = SchemathesisConfig()
-    schema = schemathesis.openapi.from_asgi("/openapi.json", build_api(desk), config=config)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", undying(build_api(desk)), config=SchemathesisConfig())
     yield World(schema, a_token(desk, given), ids_of(given, held, running))
-    shutdown_lifespans()
+    desk.close()
     store.close()
+
+
+def undying(app: ASGIApp) -> ASGIApp:
+    """The application without its end: schemathesis would end it after each test."""
+
+    async def without_an_end(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+
+    return without_an_end
 
 
 def a_token(desk: Desk, given: Given) -> str:
@@ -103,7 +114,7 @@ def world(url: str) -> Iterator[World]:
     yield from a_world(url)
 
 
-def generated(operation: APIOperation[Any, Any, Any, Any]) -> strategies.SearchStrategy[schemathesis.Case]:
+def generated(operation: APIOperation[Any, Any, Any, Any]) -> strategies.SearchStrategy[AnyCase]:
     """Requests as they are described, and others."""
     return operation.as_strategy(GenerationMode.POSITIVE) | operation.as_strategy(GenerationMode.NEGATIVE)
 
@@ -125,7 +136,7 @@ def test_an_operation_answers_as_it_is_described_whatever_it_is_asked(world: Wor
 
     @the_same_each_time(EXAMPLES)
     @hypothesis.given(case=generated(operation), real=strategies.booleans())
-    def ask(case: schemathesis.Case, real: bool) -> None:
+    def ask(case: AnyCase, real: bool) -> None:
         world.call(case, real=real)
 
     ask()
