@@ -17,12 +17,9 @@ from control_plane.ids import new_id
 from control_plane.jobs import (
     LARGEST,
     AuditEntry,
-    Cancellation,
     Closure,
     DataPlane,
     ExecutionCluster,
-    FailureCause,
-    Handle,
     Job,
     JobType,
     Outcome,
@@ -30,8 +27,6 @@ from control_plane.jobs import (
     Process,
     Receipt,
     RequestSource,
-    Rung,
-    Waiting,
     check_input,
     check_kept,
     check_range,
@@ -429,44 +424,11 @@ def _plane(row: RowMapping, shared: list[int]) -> DataPlane:
     return msgspec.convert(fields | {"collaborators": shared, "silent": bool(row["silent"])}, DataPlane)
 
 
+_JOB = msgspec.json.Decoder(Job)
+
+
 def _job(row: RowMapping) -> Job:
-    return Job(
-        job_id=row["job_id"],
-        data_plane_id=row["data_plane_id"],
-        request_source=read_source(row["request_source"]),
-        state=JobState(row["state"]),
-        type=JobType(row["type"]),
-        input=row["input"],
-        executor=row["executor"],
-        execution_cluster=ExecutionCluster(row["execution_cluster"]) if row["execution_cluster"] else None,
-        compute_pool_id=row["compute_pool_id"],
-        failures=msgspec.convert(row["failures"] or [], list[FailureCause]),
-        idempotency_key=row["idempotency_key"],
-        result=row["result"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        ended_at=row["ended_at"],
-        committed_at=row["committed_at"],
-        retry_of=row["retry_of"],
-        handle=msgspec.convert(row["handle"], Handle | None),
-        receipt=msgspec.convert(row["receipt"], Receipt | None),
-        cancellation=_cancellation(row),
-    )
-
-
-def _cancellation(row: RowMapping) -> Cancellation | None:
-    if row["cancellation_job_id"] is None:
-        return None
-    fields = {name: row[f"cancellation_{name}"] for name in Cancellation.__struct_fields__}
-    return Cancellation(
-        **fields
-        | {
-            "requested_by": read_source(fields["requested_by"]),
-            "waiting": fields["waiting"] and Waiting(fields["waiting"]),
-            "rung": fields["rung"] and Rung(fields["rung"]),
-            "leftovers": fields["leftovers"] or [],
-        }
-    )
+    return _JOB.decode(row["job"])
 
 
 def _audit_entry(row: RowMapping) -> AuditEntry:

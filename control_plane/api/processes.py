@@ -41,6 +41,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=150)]
 Lease = Annotated[float, Meta(gt=0, le=86_400, description="How long the lease holds without being extended.")]
 Wait = Annotated[float, Meta(ge=0, le=30, description="How long to wait for work, in seconds.")]
 AtMost = Meta(max_length=1_000)
+ByJob = Meta(max_length=1_000, extra_json_schema={"propertyNames": {"format": "uuid"}})
 
 
 class _Named(Protocol):
@@ -107,7 +108,7 @@ class PostponedCancellations(Struct, frozen=True):
 class Leftovers(Struct, frozen=True, forbid_unknown_fields=True):
     """What was removed, by job."""
 
-    removed: dict[UUID, list[str]]
+    removed: Annotated[dict[UUID, list[str]], ByJob]
 
 
 class Jobs(Struct, frozen=True):
@@ -149,21 +150,21 @@ class Claims(Struct, frozen=True):
 class Attend(Struct, frozen=True, forbid_unknown_fields=True):
     """Every job that the executor holds, by its epoch. The answer comes at once where something is to be closed."""
 
-    held: Annotated[dict[UUID, UUID], AtMost]
+    held: Annotated[dict[UUID, UUID], ByJob]
     wait_seconds: Annotated[float, Meta(ge=0, le=30, description="At most an eighth of the permit is waited.")] = 0.0
 
 
 class Handles(Struct, frozen=True, forbid_unknown_fields=True):
     """The engine's names of runs, and the epochs under which they run."""
 
-    handles: dict[UUID, Handle]
-    epochs: dict[UUID, UUID]
+    handles: Annotated[dict[UUID, Handle], ByJob]
+    epochs: Annotated[dict[UUID, UUID], ByJob]
 
 
 class Epochs(Struct, frozen=True, forbid_unknown_fields=True):
     """Jobs, by the epochs under which they were claimed."""
 
-    epochs: Annotated[dict[UUID, UUID], AtMost]
+    epochs: Annotated[dict[UUID, UUID], ByJob]
 
 
 class Commits(Struct, frozen=True, forbid_unknown_fields=True):

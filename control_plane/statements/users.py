@@ -1,5 +1,6 @@
 """What users ask of jobs: submit, look, request a cancellation."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -13,15 +14,16 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     func,
     insert,
     literal_column,
     null,
     select,
-    type_coerce,
 )
 
+from control_plane.jobs import Cancellation, Job
 from control_plane.lifecycle import JobState, Trigger
 from control_plane.schema import (
     Document,
@@ -32,7 +34,7 @@ from control_plane.schema import (
     jobs,
 )
 from control_plane.statements.chains import MOVED, Chain, actor, audited, move, settled_now
-from control_plane.statements.elements import among, now, rows, woken
+from control_plane.statements.elements import among, json_object, now, rows, woken
 
 
 @lru_cache
@@ -59,11 +61,25 @@ def wake_plane() -> Select[Any]:
     return select(woken(bindparam("plane", type_=Text)))
 
 
-_JOB_WITH_CANCELLATION = [*jobs.c, *(column.label(f"cancellation_{column.key}") for column in cancellations.c)]
+def _job_document(job: FromClause, cancellation: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A row of jobs as the JSON of a Job: reading it so costs a third of reading sixty columns."""
+    fields = {name: job.c[name] for name in Job.__struct_fields__ if name not in ("cancellation", "failures")}
+    failures = func.coalesce(job.c.failures, literal_column("'[]'", Document), type_=Document)
+    document = json_object(**fields, failures=failures, cancellation=cancellation)
+    return cast(document, Text).label("job")
+
+
+def _cancellation_document(fields: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
+    leftovers = func.coalesce(fields["leftovers"], literal_column("'[]'", Document), type_=Document)
+    whole = {name: fields[name] for name in Cancellation.__struct_fields__ if name != "leftovers"}
+    return json_object(**whole, leftovers=leftovers)
+
+
+_CANCELLATION = case((cancellations.c.job_id.is_not(None), _cancellation_document(dict(cancellations.c.items()))))
 
 
 def _jobs_with_cancellations() -> Select[Any]:
-    return select(*_JOB_WITH_CANCELLATION).select_from(
+    return select(_job_document(jobs, _CANCELLATION)).select_from(
         jobs.outerjoin(cancellations, jobs.c.job_id == cancellations.c.job_id)
     )
 
@@ -75,7 +91,13 @@ def select_jobs_in() -> Select[Any]:
     asked = and_(jobs.c.job_id == cancellations.c.job_id, among(cancellations.c.job_id, wanted))
     whole = jobs.outerjoin(cancellations, asked).join(data_planes, data_planes.c.data_plane_id == jobs.c.data_plane_id)
     return (
-        select(*_JOB_WITH_CANCELLATION, data_planes.c.company_id.label("owner"))
+        select(
+            _job_document(jobs, _CANCELLATION),
+            jobs.c.job_id,
+            jobs.c.data_plane_id,
+            jobs.c.company_id,
+            data_planes.c.company_id.label("owner"),
+        )
         .select_from(whole)
         .where(among(jobs.c.job_id, wanted))
     )
@@ -190,19 +212,15 @@ def _as_requested(moved: FromClause, wanted: FromClause) -> Select[Any]:
     """The jobs as the request left them, with their new cancellations; their planes are told."""
     given: dict[str, ColumnElement[Any]] = {
         "job_id": moved.c.job_id,
-        "data_plane_id": moved.c.data_plane_id,
         "requested_by": wanted.c.requested_by,
         "reason": wanted.c.reason,
         "requested_at": moved.c.updated_at,
         "next_round_at": moved.c.updated_at,
         "rounds": literal_column("0", Integer),
-        "unanswered": literal_column("0", Integer),
     }
-    cancellation = [
-        given.get(column.key, type_coerce(null(), column.type)).label(f"cancellation_{column.key}")
-        for column in cancellations.c
-    ]
-    return select(*moved.c, *cancellation, woken(moved.c.data_plane_id)).select_from(
+    empty = {name: cast(null(), cancellations.c[name].type) for name in Cancellation.__struct_fields__}
+    document = _job_document(moved, _cancellation_document(empty | given))
+    return select(moved.c.job_id, document, woken(moved.c.data_plane_id)).select_from(
         moved.join(wanted, wanted.c.job_id == moved.c.job_id)
     )
 
