@@ -25,6 +25,7 @@ def serve(app: ASGIApp, desk: Desk, *, host: str, port: int) -> None:
         access_log=False,
         lifespan="on",
         server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,

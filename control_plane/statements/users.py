@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     FromClause,
     Insert,
@@ -170,7 +171,7 @@ def select_jobs(filters: Filters, order_by: str) -> Select[Any]:
         .where(*_matching(filters))
         .order_by(*ORDERS[order_by])
         .limit(bindparam("per_page", type_=Integer))
-        .offset(bindparam("offset", type_=Integer))
+        .offset(bindparam("offset", type_=BigInteger))
     )
 
 
