@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane import schema
+from control_plane.api import callers
 from control_plane.jobs import Assignment, Claim, DataPlane, FailureCause, Handle, Job, JobType
 from control_plane.store import Store
 from control_plane.tokens import Permission
@@ -279,6 +280,20 @@ async def test_who_bears_no_valid_token_gets_401_and_changes_nothing(api: Api, w
         len({answers[what].json()["detail"] for what in headers if what.startswith("a") and "scheme" not in what}) == 1
     )
     assert contents(api.given.store) == before
+
+
+async def test_a_revocation_is_heard_as_soon_as_a_caller_is_forgotten(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "REMEMBER_SECONDS", 0.0)
+    bearer = api.bearer()
+    assert bearer.token is not None
+
+    before = await bearer.get("/jobs")
+    api.desk.tokens.revoke(UUID(bearer.token.split("_")[1]))
+    after = await bearer.get("/jobs")
+
+    assert (before.status_code, after.status_code) == (200, 401)
 
 
 # --- somebody else ---------------------------------------------------------------------------------------------------

@@ -346,6 +346,15 @@ async def test_pages_say_where_they_stand_and_how_many_there_are(
     assert len(answer["records"]) == records
 
 
+@pytest.mark.parametrize("offset", [2**31, 2**53])
+async def test_a_page_far_beyond_the_last_is_empty(api: Api, offset: int) -> None:
+    api.given.pending()
+
+    answer = await api.bearer().get("/jobs", offset=offset)
+
+    assert (answer.status_code, answer.json()["total_records"], answer.json()["records"]) == (200, 1, [])
+
+
 async def test_pages_one_after_another_hold_every_job_once(api: Api) -> None:
     jobs = {str(api.given.pending().job_id) for _ in range(5)}  # all of one moment: the id decides
     person = api.bearer()
