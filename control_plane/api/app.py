@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from control_plane.api import health, jobs, planes, processes
 from control_plane.api.description import CONFIG, describe
 from control_plane.api.desk import Desk
+from control_plane.api.docs import ASSETS
 from control_plane.api.problems import (
     MEDIA_TYPE,
     Problem,
@@ -49,7 +50,7 @@ def build_api(
         desk.close()
 
     app = Litestar(
-        [jobs.ROUTES, planes.ROUTES, processes.ROUTES, health.ROUTES, openapi],
+        [jobs.ROUTES, planes.ROUTES, processes.ROUTES, health.ROUTES, ASSETS, openapi],
         dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
         exception_handlers={
             CountermandError: answer_known,

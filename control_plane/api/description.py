@@ -12,9 +12,9 @@ import msgspec
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
+from control_plane.api.docs import Page
 from control_plane.api.problems import Problem
 
 CONFIG = OpenAPIConfig(
@@ -22,7 +22,7 @@ CONFIG = OpenAPIConfig(
     version=version("countermand"),
     description="Cancel running data jobs, and know that they stopped.",
     path="/docs",
-    render_plugins=[JsonRenderPlugin()],
+    render_plugins=[Page()],
     use_handler_docstrings=True,
     security=[{"bearer": []}],
     components=Components(

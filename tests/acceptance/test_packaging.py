@@ -38,6 +38,7 @@ def test_the_wheel_holds_the_four_packages_and_what_they_read(wheel: Path) -> No
     assert tops == {"adapters", "config", "control_plane", "workers", f"countermand-{VERSION}.dist-info"}
     assert "config/countermand.example.toml" in names
     assert "workers/demo/materialize_view.json" in names
+    assert {"control_plane/api/assets/docs.html", "control_plane/api/assets/swagger-ui/swagger-ui-bundle.js"} <= names
     assert any(name.startswith("control_plane/migrations/versions/") for name in names)
     assert f"countermand-{VERSION}.dist-info/licenses/LICENSE" in names
 

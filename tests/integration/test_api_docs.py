@@ -1,0 +1,56 @@
+"""The page for people: it is there, and asks nobody else for anything."""
+
+import re
+
+import httpx
+import pytest
+
+from control_plane.api.app import build_api
+from control_plane.api.desk import Desk
+from control_plane.policy import Policy
+from control_plane.store import Store
+from tests.integration.api import called
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def http() -> httpx.AsyncClient:
+    return called(build_api(Desk(Store("sqlite://"), Policy())))
+
+
+@pytest.mark.anyio
+async def test_the_page_and_all_that_it_needs_come_from_this_server(http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+
+    needed = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    answers = {path: await http.get(f"/{path}") for path in needed}
+    assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (200, "text/html")
+    assert set(answers) >= {"openapi.json", "assets/swagger-ui/swagger-ui-bundle.js", "assets/docs.js"}
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(needed, 200)
+    assert not [path for path in needed if ":" in path or path.startswith("/")]  # nowhere else, also behind a prefix
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/assets/swagger-ui/swagger-ui-bundle.js", "javascript"),
+        ("/assets/swagger-ui/swagger-ui.css", "text/css"),
+        ("/assets/docs.js", "javascript"),
+    ],
+)
+async def test_an_asset_has_its_type(http: httpx.AsyncClient, path: str, kind: str) -> None:
+    asset = await http.get(path)
+
+    assert asset.status_code == 200
+    assert kind in asset.headers["content-type"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/assets/../desk.py", "/assets/%2e%2e/desk.py", "/assets/nothing.js"])
+async def test_nothing_but_the_assets_is_served(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.get(path)).status_code == 404
