@@ -158,14 +158,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def load(ground: Ground, port: int, token: Path, lines: list[str], *, rate: float = 0.0) -> dict[str, float]:
+def load(
+    ground: Ground, port: int, token: Path, lines: list[str], *, rate: float = 0.0, connections: int = CONNECTIONS
+) -> dict[str, float]:
     """Send the requests from a process of its own."""
     file = ground.file("lines")
     file.write_text("\n".join(lines))
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks.processes.http_load",
-            str(port), str(token), str(CONNECTIONS), str(rate), str(file),
+            str(port), str(token), str(connections), str(rate), str(file),
         ],
         check=False,
         capture_output=True,

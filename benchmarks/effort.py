@@ -15,6 +15,8 @@ class Effort(NamedTuple):
     claims: int  #: of each table, a round
     idle_seconds: float
     api_requests: int  #: half of them at full speed, half at half of it
+    listed_jobs: int  #: ended, of all companies together
+    list_requests: int  #: of each kind, a round
 
 
 FULL = Effort(
@@ -27,6 +29,8 @@ FULL = Effort(
     claims=40,
     idle_seconds=30,
     api_requests=16_000,
+    listed_jobs=1_000_000,
+    list_requests=200,
 )
 #: For developing: the same path in a fraction of the time, with numbers that mean little.
 QUICK = Effort(
@@ -39,4 +43,6 @@ QUICK = Effort(
     claims=20,
     idle_seconds=3,
     api_requests=4_000,
+    listed_jobs=50_000,
+    list_requests=50,
 )

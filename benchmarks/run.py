@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import peers
+from benchmarks.api_list import ApiList
 from benchmarks.api_request import ApiRequest, RequestFloor
 from benchmarks.benchmark import Benchmark, Figure, summarise
 from benchmarks.claim_growth import ClaimGrowth
@@ -35,9 +37,11 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "peer_pgqueuer_400": peers.pgqueuer_400,
     "request_floor": RequestFloor,
     "api_request": ApiRequest,
+    "api_list_100": partial(ApiList, companies=100),
+    "api_list_1": partial(ApiList, companies=1),
 }
 #: Only measured when named.
-EXTRA = {"peer_pgqueuer_400", "request_floor", "api_request"}
+EXTRA = {"peer_pgqueuer_400", "request_floor", "api_request", "api_list_100", "api_list_1"}
 LATEST = Path(__file__).parent / "out" / "latest.json"
 
 out = Console(width=100)
@@ -61,7 +65,7 @@ def main() -> int:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     known = ", ".join(BENCHMARKS)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all but the last three")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all but the last five")
     parser.add_argument("--quick", action="store_true", help="small sizes, for developing")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     asked = parser.parse_args()

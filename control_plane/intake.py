@@ -178,7 +178,7 @@ class Intake:
         try:
             with self._store.transaction() as transaction:
                 self._insert(transaction, job_id, msgspec.structs.replace(new, input=document), source)
-        except IntegrityError as error:
+        except (IntegrityError, Conflict) as error:  # the key is taken, or the plane is archived
             if new.idempotency_key is None:
                 raise
             return self._same_job(new, document, error)
@@ -213,7 +213,7 @@ class Intake:
         transaction.perform(statements.record_birth(), job_id=job_id, actor=actor)
         transaction.perform(statements.wake_plane(), plane=str(new.data_plane_id))
 
-    def _same_job(self, new: NewJob, document: dict[str, Any], error: IntegrityError) -> Job:
+    def _same_job(self, new: NewJob, document: dict[str, Any], error: IntegrityError | Conflict) -> Job:
         found = self._store.perform(
             statements.select_job_by_key(), company_id=self._company_id, idempotency_key=new.idempotency_key
         )

@@ -273,6 +273,18 @@ def test_the_same_key_with_the_same_content_answers_the_same_job(given: Given) -
     assert given.moves(first.job_id) == [("submit", None, "pending")]
 
 
+def test_it_answers_the_job_also_when_its_plane_was_archived_since(given: Given) -> None:
+    first = given.pending(idempotency_key="monday")
+    given.request(first.job_id)
+    given.intake.archive_plane(given.plane.data_plane_id)
+
+    again = given.pending(idempotency_key="monday")
+
+    assert again.job_id == first.job_id
+    with pytest.raises(Conflict, match="is archived; it takes no jobs"):
+        given.pending(idempotency_key="tuesday")
+
+
 def test_it_answers_the_job_as_it_is_by_now(given: Given) -> None:
     claim = given.running(idempotency_key="monday")
 
