@@ -252,9 +252,15 @@ def refuse_misspelt_variables(environment: Mapping[str, str]) -> None:
     known = [FILE_VARIABLE.removeprefix(PREFIX), *(variable_of(name).removeprefix(PREFIX) for name in field_names())]
     for variable in environment:
         rest = variable.removeprefix(PREFIX)
-        if variable.startswith(PREFIX) and rest not in known:
+        if variable.startswith(PREFIX) and rest not in known and not _of_a_service(rest, environment[variable]):
             for meant in difflib.get_close_matches(rest, known, n=1, cutoff=0.8):
                 raise SettingsError(f"Environment variable {variable} is not a setting; did you mean {PREFIX}{meant}?")
+
+
+def _of_a_service(name: str, value: str) -> bool:
+    """As Kubernetes tells every process of a service, here of one whose name begins with ours."""
+    told = re.search(r"(^|_)(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_|$)", name)
+    return bool(told) or value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -> str:

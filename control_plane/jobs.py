@@ -398,6 +398,13 @@ class Executor(Struct, frozen=True):
     registered: int | None = None
 
 
+def check_executor(executor: Executor) -> None:
+    """Raise BadInput, naming the field, for an executor that no database can hold."""
+    check_kept("executor", msgspec.to_builtins(executor))
+    check_range("executor.incarnation", executor.incarnation, 1, 2**31 - 1)
+    check_range("executor.registered", executor.registered, 1, 2**31 - 1)
+
+
 class Publication(Struct, frozen=True):
     """A committed job's place in the order of its dataset: pointers only ever move to a higher number."""
 

@@ -25,6 +25,8 @@ from control_plane.jobs import (
     Outcome,
     Receipt,
     Settlement,
+    check_executor,
+    check_kept,
 )
 from control_plane.lifecycle import JobState
 from control_plane.statements import ORDERS, Filters
@@ -237,6 +239,8 @@ async def run(request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId, d
     """Claim one job for an executor and move it to ``running``; a no-op for a job that runs, or has ended well."""
     caller = caller_of(request)
     job = await desk.call(desk.intake(caller).job, job_id)
+    check_executor(data.executor)
+    check_kept("incarnation", data.incarnation)
     check_bound(caller, job.data_plane_id)
     await desk.call(desk.dispatch.check_executor, data.executor.executor_id, job.data_plane_id)
     claim = await desk.call(desk.dispatch.start_one, job, data.executor, incarnation=data.incarnation, epoch=data.epoch)

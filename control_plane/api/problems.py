@@ -134,8 +134,11 @@ def _answer(
 ) -> Response[Problem]:
     log_id = new_id()
     title = http.HTTPStatus(status).phrase
-    say = log.info if status < 500 else log.warning
-    say("request_refused", method=request.method, path=request.url.path, status=status, detail=detail, log_id=log_id)
+    story = {"method": request.method, "path": request.url.path, "status": status, "detail": detail, "log_id": log_id}
+    if status < 500:
+        log.info("request_refused", **story)
+    else:
+        log.warning("request_refused", **story)
     more = dict(headers or {})
     if status == 401:
         more["WWW-Authenticate"] = "Bearer"

@@ -34,6 +34,8 @@ from control_plane.jobs import (
     Publication,
     Settled,
     Settlement,
+    check_executor,
+    check_kept,
 )
 from control_plane.tokens import Permission
 
@@ -228,6 +230,7 @@ async def _own_ids(desk: Desk, plane: UUID, job_ids: Iterable[UUID]) -> set[UUID
 
 async def _check_executor(desk: Desk, request: AnyRequest, plane: UUID, executor: Executor) -> None:
     check_bound(caller_of(request), plane)
+    check_executor(executor)
     await desk.call(desk.dispatch.check_executor, executor.executor_id, plane)
 
 
@@ -240,6 +243,7 @@ async def claim_cancellations(
 ) -> Assignments:
     """Lease due cancellations, oldest first; waits until there is one."""
     check_bound(caller_of(request), data_plane_id)
+    check_kept("worker", data.worker)
 
     async def look() -> list[Assignment]:
         return await desk.call(
@@ -263,6 +267,7 @@ async def settle(
 ) -> SettledCancellations:
     """End cancellations. Sent again after a lost answer they land once, and are answered as landed."""
     check_bound(caller_of(request), data_plane_id)
+    check_kept("worker", data.worker)
     if any(item.receipt and item.receipt.outcome is Outcome.ATTESTED for item in data.settlements):
         raise BadInput("settlements: a worker has evidence, or none; it cannot attest", field="settlements")
     own = await _own(desk, data_plane_id, data.settlements)
@@ -308,6 +313,7 @@ async def register(
 ) -> Registered:
     """Make a start of an executor known; 409 for a folder that is a copy, or was restored."""
     check_bound(caller_of(request), data_plane_id)
+    check_executor(data.executor)
     try:
         installation = await desk.call(
             desk.dispatch.register, data.executor, data_plane_id=data_plane_id, token=data.token
@@ -331,6 +337,7 @@ async def confirm_lower_incarnations(
 async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[ClaimJobs]) -> Claims:
     """Start pending jobs for an executor, oldest first; waits until there is one."""
     await _check_executor(desk, request, data_plane_id, data.executor)
+    check_kept("incarnation", data.incarnation)
 
     async def look() -> list[Claim]:
         return await desk.call(

@@ -182,8 +182,12 @@ def test_a_wrong_variable_is_refused_in_a_sentence_that_names_it(
 
 
 def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_8470_TCP", "WORKER_SERVICE_PORT", "WORKER_PORT"):
+    for variable in ("PORT", "PORT_8470_TCP", "WORKER_PORT", "SERVER_PORT"):
         monkeypatch.setenv(f"COUNTERMAND_{variable}", "tcp://10.0.0.1:8470")
+    for variable in ("SERVICE_PORT", "SERVICE_PORT_HTTP", "SERVER_SERVICE_PORT", "PORT_8470_TCP_PORT"):
+        monkeypatch.setenv(f"COUNTERMAND_{variable}", "8470")
+    for variable in ("SERVICE_HOST", "SERVER_SERVICE_HOST", "PORT_8470_TCP_ADDR"):
+        monkeypatch.setenv(f"COUNTERMAND_{variable}", "10.0.0.1")
 
     assert load_settings().log_level == "info"
 
