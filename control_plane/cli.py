@@ -118,11 +118,15 @@ def read_id(value: str, field: str) -> UUID:
 
 
 def find_plane(intake: "Intake", name_or_id: str) -> DataPlane:
-    """A data plane by its id or its name; NotFound names those that there are."""
+    """A data plane by its id or its name; NotFound names those that there are, BadInput several of one name."""
     known = intake.planes()
-    for plane in known:
-        if name_or_id in (str(plane.data_plane_id), plane.display_name):
-            return plane
+    found = [plane for plane in known if name_or_id in (str(plane.data_plane_id), plane.display_name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        named = ", ".join(f"{plane.data_plane_id} of company {plane.company_id}" for plane in found)
+        message = f"data_plane: several are called {name_or_id!r}; give one's id: {named}"
+        raise BadInput(message, field="data_plane")
     names = ", ".join(plane.display_name for plane in known) or "none yet: `countermand planes create`"
     raise NotFound(f"data_plane: there is no data plane {name_or_id!r}; there are {names}", field="data_plane")
 

@@ -49,6 +49,10 @@ def new_token() -> UUID:
     return UUID(bytes=secrets.token_bytes(16))
 
 
+_PLANES_AT_ONCE = 200  #: in one claim; SQLite takes no more than 500
+_LONGEST_DELAY_SECONDS = 3_600.0  #: of a postponement: whoever asks for more would lose it
+
+
 class Dispatch:
     """The store as planes' processes see it."""
 
@@ -64,8 +68,10 @@ class Dispatch:
     def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
         """Lease due cancellations, oldest first, at most as many a plane as *room* says: a round begins."""
         wanted = [(plane, limit) for plane, limit in room.items() if limit > 0]
-        if not wanted:
-            return []
+        some = [wanted[begin : begin + _PLANES_AT_ONCE] for begin in range(0, len(wanted), _PLANES_AT_ONCE)]
+        return [claimed for planes in some for claimed in self._claim(planes, worker, lease_seconds)]
+
+    def _claim(self, wanted: Sequence[tuple[UUID, int]], worker: str, lease_seconds: float) -> list[Assignment]:
         bound = {f"plane_{number}": plane for number, (plane, _) in enumerate(wanted)}
         limits = {f"room_{number}": limit for number, (_, limit) in enumerate(wanted)}
         claimed = self._store.perform(
@@ -136,7 +142,7 @@ class Dispatch:
         """Give back with a reason; due after the delay, or at once where there is news already."""
         if not postponements:
             return []
-        given_back = self._each_for_itself(_by_id(postponements), self._give_back)
+        given_back = self._each_for_itself([_bounded(item) for item in _by_id(postponements)], self._give_back)
         return [Postponed(job_id, became_stuck=became_stuck) for job_id, became_stuck in given_back.items()]
 
     def _give_back(self, postponements: Sequence[Postponement]) -> dict[UUID, Any]:
@@ -174,6 +180,13 @@ class Dispatch:
         return {row["job_id"] for row in found}
 
     # --- jobs, for an executor ---
+
+    def check_latest(self, executor: Executor) -> None:
+        """Raise Conflict unless this start of the executor is the registered one: it alone vouches for earlier ones."""
+        known = self._store.perform(statements.select_executor(), executor_id=executor.executor_id)
+        if not known or known[0]["incarnation"] != executor.incarnation:
+            message = f"executor.incarnation: {executor.incarnation} is not the registered start"
+            raise Conflict(message, field="executor.incarnation")
 
     def check_executor(self, executor_id: str, data_plane_id: UUID) -> None:
         """Raise NotFound for an executor that is another plane's, or is not registered."""
@@ -384,6 +397,11 @@ class Dispatch:
 def _by_id(items: Sequence[Any]) -> list[Any]:
     """In one order everywhere, so that two batches seldom wait for each other's rows in a circle."""
     return sorted(items, key=lambda item: item.job_id.int)  # UUIDs compare slowly
+
+
+def _bounded(postponement: Postponement) -> Postponement:
+    delay = min(max(postponement.delay_seconds, 0.0), _LONGEST_DELAY_SECONDS)
+    return msgspec.structs.replace(postponement, delay_seconds=delay)
 
 
 def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:

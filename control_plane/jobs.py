@@ -243,11 +243,23 @@ def check_range(field: str, value: int | None, least: int, most: int) -> None:
 
 def check_kept(field: str, value: object) -> None:
     """Raise BadInput, naming the field, for what no database holds: NUL or half a character, and numbers like NaN."""
+    if _is_deeper(value, DEEPEST):
+        raise BadInput(f"{field}: it is nested deeper than {DEEPEST} levels", field=field)
     for leaf in _leaves(value):
         if isinstance(leaf, str) and ("\0" in leaf or leaf.encode(errors="ignore").decode() != leaf):
             raise BadInput(f"{field}: text with a NUL or half a character cannot be kept", field=field)
         if isinstance(leaf, float) and not math.isfinite(leaf):
             raise BadInput(f"{field}: JSON has no number {leaf}", field=field)
+
+
+DEEPEST = 100  #: of a document; somewhere above it, encoders and databases give up
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def _leaves(value: object) -> Iterator[object]:
@@ -293,6 +305,17 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int = 0
     rung: Rung | None = None  #: how far the ladder was climbed; None where nothing had to be stopped
     attestation: str | None = None  #: a person's own words, where nothing but their word is known
+
+
+def check_evidence(receipt: Receipt) -> None:
+    """Raise BadInput unless a worker could have written this: it saw why nothing can start, and attests to nothing."""
+    if receipt.outcome is Outcome.ATTESTED or receipt.attestation is not None:
+        raise BadInput("receipt.outcome: a worker has evidence, or none; it cannot attest", field="receipt.outcome")
+    if receipt.closure is None:
+        allowed = ", ".join(Closure)
+        raise BadInput(f"receipt.closure: why nothing can start any more, one of {allowed}", field="receipt.closure")
+    if receipt.closure is not Closure.NEVER_CLAIMED and not (receipt.tag and receipt.engine):
+        raise BadInput("receipt.tag: what was looked for, in which engine, is needed", field="receipt.tag")
 
 
 class FailureCause(Struct, frozen=True):

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -13,7 +14,7 @@ from msgspec import Struct
 from sqlalchemy import RowMapping
 
 from control_plane import statements
-from control_plane.errors import BadInput, NotFound, Unauthenticated
+from control_plane.errors import BadInput, NotFound, StoreUnavailable, Unauthenticated
 from control_plane.ids import new_id
 from control_plane.jobs import LARGEST, ApiUser, Process, RequestSource, check_kept, check_range
 from control_plane.scope import OPERATOR, Scope
@@ -132,7 +133,8 @@ class Tokens:
         used = {caller.token_id for caller in callers if isinstance(caller, Caller)}
         unnoted = [{"token_id": token_id} for token_id in used if known[token_id]["unnoted"]]
         if unnoted:
-            self._store.perform(statements.note_use(), unnoted)
+            with suppress(StoreUnavailable):  # that it was used may be noted another time
+                self._store.perform(statements.note_use(), unnoted)
         return callers
 
 

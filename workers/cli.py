@@ -222,7 +222,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Default: 8080; 0 takes a free one.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Serve the HTTP API, until stopped. SIGTERM answers what was accepted; a second signal ends it at once."""
+    """Serve the HTTP API, until stopped. SIGTERM answers what was accepted; a second SIGINT ends it at once."""
     settings = context.obj.settings(database_url=database_url, server={"host": host, "port": port})
     from control_plane.api.app import build_api
     from control_plane.api.desk import THREADS

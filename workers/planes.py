@@ -26,7 +26,7 @@ class Planes:
     async def look(self) -> dict[UUID, Adapter]:
         """The planes that can be served now; one without an adapter is left out, and told of once."""
         for plane in await self._read():
-            if plane.data_plane_id not in self._adapters:
+            if plane.data_plane_id not in self._adapters and plane.status == "active":
                 self._adapters[plane.data_plane_id] = self._adapter(plane)
         return {plane: adapter for plane, adapter in self._adapters.items() if adapter is not None}
 

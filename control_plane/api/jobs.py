@@ -25,6 +25,7 @@ from control_plane.jobs import (
     Outcome,
     Receipt,
     Settlement,
+    check_evidence,
     check_executor,
     check_kept,
 )
@@ -229,8 +230,9 @@ def _attestation(caller: Caller, data: Evidence) -> str:
 
 
 def _settlement(job_id: UUID, data: Evidence) -> Settlement:
-    if data.lease is None or data.receipt is None or data.receipt.outcome is Outcome.ATTESTED:
+    if data.lease is None or data.receipt is None:
         raise BadInput("receipt: a worker finalizes with its lease and the engine's word", field="receipt")
+    check_evidence(data.receipt)
     return Settlement(job_id, data.lease, data.receipt)
 
 

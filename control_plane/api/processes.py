@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
 from litestar import Request, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
@@ -16,7 +17,7 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
-from control_plane.errors import BadInput, Refused
+from control_plane.errors import Refused
 from control_plane.jobs import (
     Assignment,
     Attendance,
@@ -27,13 +28,13 @@ from control_plane.jobs import (
     Handle,
     Hold,
     JobType,
-    Outcome,
     Postponed,
     Postponement,
     Process,
     Publication,
     Settled,
     Settlement,
+    check_evidence,
     check_executor,
     check_kept,
 )
@@ -268,9 +269,7 @@ async def settle(
     """End cancellations. Sent again after a lost answer they land once, and are answered as landed."""
     check_bound(caller_of(request), data_plane_id)
     check_kept("worker", data.worker)
-    if any(item.receipt and item.receipt.outcome is Outcome.ATTESTED for item in data.settlements):
-        raise BadInput("settlements: a worker has evidence, or none; it cannot attest", field="settlements")
-    own = await _own(desk, data_plane_id, data.settlements)
+    own = await _own(desk, data_plane_id, [_signed(item, data.worker) for item in data.settlements])
     settled = {item.job_id: item for item in await desk.call(desk.dispatch.settle, own, worker=data.worker)}
     stale = (Settled(item.job_id, landed=False) for item in data.settlements)
     return SettledCancellations([settled.get(item.job_id, item) for item in stale])
@@ -304,6 +303,15 @@ async def record_leftovers(
     return Jobs(sorted(await desk.call(desk.dispatch.record_leftovers, removed)))
 
 
+def _signed(settlement: Settlement, worker: str) -> Settlement:
+    """With its receipt checked, and in the name of who sends it."""
+    if settlement.receipt is None:
+        return settlement
+    check_evidence(settlement.receipt)
+    receipt = msgspec.structs.replace(settlement.receipt, worker=worker)
+    return msgspec.structs.replace(settlement, receipt=receipt)
+
+
 # --- jobs ----------------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +338,7 @@ async def confirm_lower_incarnations(
 ) -> Jobs:
     """Confirm that nothing of what the executor's earlier starts had claimed can start any more."""
     await _check_executor(desk, request, data_plane_id, data.executor)
+    await desk.call(desk.dispatch.check_latest, data.executor)
     return Jobs(await desk.call(desk.dispatch.confirm_lower_incarnations, data.executor))
 
 

@@ -223,11 +223,17 @@ def settle() -> Chain:
             among(cancellations.c.job_id, select(wanted.c.job_id)),  # by the index, whatever the statistics say
             cancellations.c.job_id == wanted.c.job_id,
             cancellations.c.lease == wanted.c.lease,
+            or_(_says(wanted.c.receipt, "closure") != Closure.NEVER_CLAIMED.value, jobs.c.executor.is_(None)),
             receipt=wanted.c.receipt,
         ).returning(jobs.c.ended_at),
         (closed, audited(Trigger.CANCEL, actor())),
         answer=lambda moved: select(moved.c.job_id, moved.c.ended_at),
     )
+
+
+def _says(receipt: ColumnElement[Any], name: str) -> ColumnElement[str]:
+    said = receipt.op("->>", return_type=Text())(literal_column(f"'{name}'", Text))
+    return func.coalesce(said, literal_column("''", Text))
 
 
 @lru_cache

@@ -493,3 +493,12 @@ def test_a_document_that_is_no_json_harms_only_its_own_row(given: Given, documen
 
     assert ids(assignments) == [jobs[0], jobs[2]]
     assert [(entry["event"], entry["job"]) for entry in logs] == [("cancellation_unreadable", str(jobs[1]))]
+
+
+def test_a_worker_may_serve_more_planes_than_one_statement_takes(given: Given) -> None:
+    job_id = given.requested().job_id
+    room = {uuid4(): 1 for _ in range(700)} | {given.plane.data_plane_id: 1}
+
+    claimed = given.dispatch.claim(room, worker="w", lease_seconds=LEASE_SECONDS)
+
+    assert ids(claimed) == [job_id]

@@ -7,10 +7,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from control_plane.cli import find_plane
 from control_plane.errors import BadInput, Conflict, CountermandError, NotFound
 from control_plane.intake import NewJob, NewPlane, Page
 from control_plane.jobs import DataPlane, ExecutionCluster, Job, JobType, Platform, work_tag
 from control_plane.lifecycle import JobState
+from control_plane.scope import Scope
 from control_plane.statements import Filters
 from tests.integration.given import DATASET, EXECUTOR, INPUTS, OTHER_ASKER, SUBMITTER, VIEW_INPUT, Given, at_once
 
@@ -523,3 +525,22 @@ def test_a_job_of_every_type_can_be_submitted_and_read(given: Given) -> None:
     jobs = [given.pending(kind, input=INPUTS.get(kind, {"any": "thing"})) for kind in JobType]
 
     assert [given.job(job.job_id).type for job in jobs] == list(JobType)
+
+
+def test_an_input_that_is_nested_too_deeply_is_refused_before_it_breaks_a_listing(given: Given) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(100):
+        nested = {"in": nested}
+
+    with pytest.raises(BadInput, match="input: it is nested deeper than 100 levels"):
+        given.intake.submit(NewJob(given.plane.data_plane_id, JobType.COSTS, nested), SUBMITTER)
+
+    assert given.intake.jobs().total_records == 0
+
+
+def test_a_plane_is_not_chosen_by_a_name_that_two_companies_gave(given: Given) -> None:
+    for company in (2, 3):
+        given.intake.within(Scope(company)).create_plane(NewPlane("prod", Platform.NARRATIVE))
+
+    with pytest.raises(BadInput, match=r"data_plane: several are called 'prod'; give one's id: .* of company 3"):
+        find_plane(given.intake, "prod")

@@ -315,3 +315,15 @@ def test_a_detail_with_a_zero_byte_does_not_keep_its_neighbours_from_being_postp
     answers = postpone(given, given.postponement(bad, detail="broken pipe\x00"), given.postponement(good))
 
     assert good.work.job_id in [one.job_id for one in answers]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(1e10, 3600.0), (-5.0, 0.0)])
+def test_a_postponement_comes_back_within_an_hour_whatever_was_asked(given: Given, asked: float, taken: float) -> None:
+    claim = given.requested()
+    [held] = given.claim()
+
+    given.dispatch.postpone([Postponement(claim.job_id, held.lease, Waiting.STILL_RUNNING, "it runs", asked)])
+
+    cancellation = given.job(claim.job_id).cancellation
+    assert cancellation is not None
+    assert cancellation.next_round_at == given.clock.after(taken)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from control_plane import statements
 from control_plane.intake import CancellationRequest
-from control_plane.jobs import Assignment, Hold, Outcome, Process, Receipt, Settled, Settlement
+from control_plane.jobs import Assignment, Closure, Hold, Outcome, Process, Receipt, Settled, Settlement
 from control_plane.lifecycle import JobState
 from control_plane.store import Store
 from tests.integration.given import ASKER, EXECUTOR, LEASE_SECONDS, Clock, Given, at_once, put_job, receipt_at
@@ -426,3 +426,14 @@ def test_a_poisoned_receipt_keeps_no_committed_job_of_its_batch_from_completing(
     answers = settle(given, bad, Settlement(committed.work.job_id, committed.lease, None))
 
     assert [answer.landed for answer in answers] == [False, True]
+
+
+def test_a_job_that_was_claimed_is_not_cancelled_as_never_claimed(given: Given) -> None:
+    claim = given.requested()
+    [held] = given.claim()
+    receipt = receipt_at(given.clock.now, Outcome.NEVER_STARTED, closure=Closure.NEVER_CLAIMED)
+
+    [refused] = settle(given, Settlement(claim.job_id, held.lease, receipt))
+
+    assert not refused.landed
+    assert given.job(claim.job_id).state is JobState.PENDING_CANCELLATION
