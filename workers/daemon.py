@@ -6,8 +6,6 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
-from functools import partial
-from time import monotonic
 from typing import Protocol
 from uuid import UUID
 
@@ -24,7 +22,6 @@ EXIT_CUT_SHORT = 1
 STOPS = (signal.SIGTERM, signal.SIGINT)
 #: A signal that comes again so soon is an echo: ``timeout`` signals a process, and then its group.
 ECHO_SECONDS = 0.5
-LEAVE_SECONDS = 5.0  #: how long a process that has drained may take to end, before a signal ends it
 _LISTEN_AGAIN_SECONDS = 5.0
 
 
@@ -39,12 +36,6 @@ class Wakes(Protocol):
 
     def close(self) -> None:
         """Stop listening."""
-
-
-def _impatient(until: float, _number: int, _frame: object) -> None:
-    """A signal after the drain: nothing more to do, unless something holds the process up."""
-    if monotonic() >= until:
-        os._exit(EXIT_CUT_SHORT)
 
 
 class Daemon:
@@ -91,7 +82,7 @@ class Daemon:
             for number in STOPS:
                 loop.remove_signal_handler(number)
                 if self.stopping.is_set():  # what was asked for is done
-                    signal.signal(number, partial(_impatient, monotonic() + LEAVE_SECONDS))
+                    signal.signal(number, signal.SIG_IGN)
 
     def _signalled(self, name: str, events: Sequence[asyncio.Event]) -> None:
         if not self.stopping.is_set():
