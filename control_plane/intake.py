@@ -16,6 +16,7 @@ from control_plane.errors import BadInput, Conflict, CountermandError, Forbidden
 from control_plane.ids import new_id
 from control_plane.jobs import (
     LARGEST,
+    ApiUser,
     AuditEntry,
     Closure,
     DataPlane,
@@ -343,7 +344,8 @@ class Intake:
     def attest(self, job_id: UUID, attested_by: RequestSource, name: str, attestation: str) -> Job:
         """Cancel a job on a person's word that it stopped; the receipt says whose word, and that it is no more.
 
-        A no-op for a job that has ended. Conflict unless its cancellation was requested, and for a committed job.
+        A no-op for a job that has ended. Conflict unless its cancellation was requested, and for a committed job;
+        Forbidden for whoever is no person.
         """
         job = self.job(job_id)
         if job.state in lifecycle.TERMINAL:
@@ -354,6 +356,8 @@ class Intake:
         if not attestation.strip():
             raise BadInput("attestation: say how you know that it stopped", field="attestation")
         check_kept("attestation", attestation)
+        if not isinstance(attested_by, ApiUser):
+            raise Forbidden("attestation: a person attests; make a token of theirs: `countermand tokens create --user`")
         moment = self._store.perform(statements.select_moment())[0]["moment"]
         receipt = Receipt(outcome=Outcome.ATTESTED, seen_at=moment, worker=name, attestation=attestation)
         self._store.perform(

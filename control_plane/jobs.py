@@ -525,6 +525,15 @@ class Settlement(Struct, frozen=True):
     first_stop_at: datetime | None = None
 
 
+def signed(settlement: Settlement, worker: str) -> Settlement:
+    """As a worker elsewhere may send it: its receipt checked, and in the name of who sends it."""
+    if settlement.receipt is None:
+        return settlement
+    check_evidence(settlement.receipt)
+    receipt = msgspec.structs.replace(settlement.receipt, worker=worker)
+    return msgspec.structs.replace(settlement, receipt=receipt)
+
+
 class Settled(Struct, frozen=True):
     """A settlement's fate: *landed* now, or already landed under the same lease; otherwise it was stale."""
 

@@ -26,7 +26,6 @@ def needs(permission: Permission) -> Guard:
             raise Forbidden(f"the token {caller.name!r} lacks the permission {permission}")
         connection.scope["state"][_CALLER] = caller
 
-    guard.permission = permission  # type: ignore[attr-defined]  # the documentation reads it
     return guard
 
 

@@ -25,9 +25,9 @@ from control_plane.jobs import (
     Outcome,
     Receipt,
     Settlement,
-    check_evidence,
     check_executor,
     check_kept,
+    signed,
 )
 from control_plane.lifecycle import JobState
 from control_plane.statements import ORDERS, Filters
@@ -214,7 +214,8 @@ async def cancel(
     if caller.data_plane_id is None:
         attestation = _attestation(caller, data or Evidence())
         return await desk.call(intake.attest, job_id, caller.source, caller.name, attestation)
-    [settled] = await desk.call(desk.dispatch.settle, [_settlement(job_id, data or Evidence())], worker=caller.name)
+    settlement = signed(_settlement(job_id, data or Evidence()), caller.name)
+    [settled] = await desk.call(desk.dispatch.settle, [settlement], worker=caller.name)
     job = await desk.call(intake.job, job_id)
     if not settled.landed and job.state not in lifecycle.TERMINAL:
         raise Conflict(f"job_id: the lease of job {job_id} was taken over, or the job is committed", field="job_id")
@@ -232,7 +233,6 @@ def _attestation(caller: Caller, data: Evidence) -> str:
 def _settlement(job_id: UUID, data: Evidence) -> Settlement:
     if data.lease is None or data.receipt is None:
         raise BadInput("receipt: a worker finalizes with its lease and the engine's word", field="receipt")
-    check_evidence(data.receipt)
     return Settlement(job_id, data.lease, data.receipt)
 
 

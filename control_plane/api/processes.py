@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
-import msgspec
 from litestar import Request, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
@@ -34,9 +33,9 @@ from control_plane.jobs import (
     Publication,
     Settled,
     Settlement,
-    check_evidence,
     check_executor,
     check_kept,
+    signed,
 )
 from control_plane.tokens import Permission
 
@@ -269,7 +268,7 @@ async def settle(
     """End cancellations. Sent again after a lost answer they land once, and are answered as landed."""
     check_bound(caller_of(request), data_plane_id)
     check_kept("worker", data.worker)
-    own = await _own(desk, data_plane_id, [_signed(item, data.worker) for item in data.settlements])
+    own = await _own(desk, data_plane_id, [signed(item, data.worker) for item in data.settlements])
     settled = {item.job_id: item for item in await desk.call(desk.dispatch.settle, own, worker=data.worker)}
     stale = (Settled(item.job_id, landed=False) for item in data.settlements)
     return SettledCancellations([settled.get(item.job_id, item) for item in stale])
@@ -301,15 +300,6 @@ async def record_leftovers(
     own = await _own_ids(desk, data_plane_id, data.removed)
     removed = {job_id: data.removed[job_id] for job_id in own}
     return Jobs(sorted(await desk.call(desk.dispatch.record_leftovers, removed)))
-
-
-def _signed(settlement: Settlement, worker: str) -> Settlement:
-    """With its receipt checked, and in the name of who sends it."""
-    if settlement.receipt is None:
-        return settlement
-    check_evidence(settlement.receipt)
-    receipt = msgspec.structs.replace(settlement.receipt, worker=worker)
-    return msgspec.structs.replace(settlement, receipt=receipt)
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------

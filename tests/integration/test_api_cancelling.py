@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from sqlalchemy import event
 
@@ -250,6 +251,16 @@ async def test_an_attestation_is_recorded_with_the_name_and_shown_as_unproven(ap
     )
 
 
+async def test_a_token_that_names_no_person_attests_nothing(api: Api) -> None:
+    claim = api.given.requested()
+    before = api.given.everything(claim.job_id)
+
+    answer = await api.bearer().post(finalize(claim.job_id), {"attestation": ATTESTATION})
+
+    assert (answer.status_code, "a person attests" in answer.json()["detail"]) == (403, True)
+    assert api.given.everything(claim.job_id) == before
+
+
 async def test_who_may_not_attest_finalizes_nothing(api: Api) -> None:
     claim = api.given.requested()
     before = api.given.everything(claim.job_id)
@@ -310,7 +321,24 @@ async def test_a_workers_receipt_lands_with_its_lease(api: Api) -> None:
 
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     assert answer.json()["receipt"]["engine_status"] == receipt.engine_status
+    assert answer.json()["receipt"]["worker"] == "operator"  # the token's name, whatever the receipt says
     assert progress.json()["proven"] is True
+
+
+@pytest.mark.parametrize("lacking", ["closure", "tag", "engine"])
+async def test_a_receipt_that_does_not_say_what_was_looked_for_is_refused(api: Api, lacking: str) -> None:
+    held, process = api.given.leased(), api.process()
+    before = api.given.everything(held.work.job_id)
+    receipt = msgspec.to_builtins(receipt_at(api.given.clock.now)) | {lacking: None}
+    settlement = {"job_id": held.work.job_id, "lease": held.lease, "receipt": receipt}
+
+    one = await process.post(finalize(held.work.job_id), {"lease": held.lease, "receipt": receipt})
+    batch = await process.post(
+        plane_path(api.given.plane, "/cancellations/settle"), {"worker": "w", "settlements": [settlement]}
+    )
+
+    assert (one.status_code, batch.status_code) == (400, 400)
+    assert api.given.everything(held.work.job_id) == before
 
 
 async def test_a_receipt_under_a_lease_that_was_taken_over_is_a_conflict(api: Api) -> None:
