@@ -39,6 +39,7 @@ from control_plane.policy import Policy
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
 from control_plane.store import Store, Transaction
+from control_plane.wire import Page
 
 PER_PAGE_LIMIT = 500
 LONGEST_NAME = 200
@@ -71,15 +72,6 @@ class NewJob(Struct, frozen=True):
     compute_pool_id: UUID | None = None
     idempotency_key: str | None = None
     retry_of: UUID | None = None
-
-
-class Page(Struct, frozen=True):
-    """One page of a listing, the reference's fields; pages count from 1."""
-
-    current_page: int
-    total_records: int
-    total_pages: int
-    records: list[Job]
 
 
 class CancellationRequest(Struct, frozen=True):

@@ -13,17 +13,13 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound
-from control_plane.intake import PER_PAGE_LIMIT, NewJob, Page
+from control_plane.intake import PER_PAGE_LIMIT, NewJob
 from control_plane.jobs import (
-    AuditEntry,
-    Cancellation,
     Claim,
-    ExecutionCluster,
     Executor,
     Job,
     JobType,
     Outcome,
-    Receipt,
     Settlement,
     check_executor,
     check_kept,
@@ -32,39 +28,9 @@ from control_plane.jobs import (
 from control_plane.lifecycle import JobState
 from control_plane.statements import ORDERS, Filters
 from control_plane.tokens import Caller, Permission
+from control_plane.wire import CancellationProgress, CancellationReason, Events, Evidence, JobSubmission, Page
 
 JobId = Annotated[UUID, PathParameter(description="The job's id.")]
-Key = Annotated[str, Meta(min_length=1, max_length=255)]
-Sentence = Annotated[str, Meta(max_length=2_000)]
-
-
-class JobSubmission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A job to be submitted."""
-
-    data_plane_id: Annotated[UUID, Meta(description="The plane on which it will run.")]
-    type: JobType
-    input: Annotated[dict[str, Any], Meta(description="What to do; its fields depend on the type.")]
-    execution_cluster: ExecutionCluster | None = None
-    compute_pool_id: UUID | None = None
-    idempotency_key: Annotated[Key | None, Meta(description="Submitted again, it answers the same job.")] = None
-    retry_of: Annotated[UUID | None, Meta(description="The job that this one repeats.")] = None
-
-
-class CancellationReason(Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a job is to be cancelled."""
-
-    reason: Annotated[Sentence | None, Meta(description="Kept with the request, for whoever asks later.")] = None
-
-
-class Evidence(Struct, frozen=True, forbid_unknown_fields=True):
-    """What finalizes a cancellation: a worker's lease and receipt, or a person's attestation."""
-
-    lease: Annotated[UUID | None, Meta(description="The worker's claim.")] = None
-    receipt: Receipt | None = None
-    attestation: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=2_000)] | None,
-        Meta(description="How you know that it stopped. Recorded with your name, and shown as unproven."),
-    ] = None
 
 
 class Start(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,21 +45,6 @@ class StartedJob(Job, frozen=True):
     """The job, and the claim on it; null where nothing was started."""
 
     claim: Claim | None = None
-
-
-class CancellationProgress(Struct, frozen=True):
-    """How far a job's cancellation is, and what proves its end."""
-
-    state: JobState
-    cancellation: Cancellation
-    receipt: Receipt | None
-    proven: Annotated[bool | None, Meta(description="False for an attestation; null until it is settled.")]
-
-
-class Events(Struct, frozen=True):
-    """Every move of a job, in order."""
-
-    records: list[AuditEntry]
 
 
 @operation("GET", "/jobs", "list_jobs", Permission.JOBS_READ, may_answer=frozenset())

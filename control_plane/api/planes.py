@@ -1,77 +1,21 @@
 """Data planes: where work runs."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Router
 from litestar.params import JSONBody, PathParameter
-from msgspec import Meta, Struct
 
 from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.intake import NewPlane
-from control_plane.jobs import DataPlane, Platform
+from control_plane.jobs import DataPlane
 from control_plane.tokens import Permission
+from control_plane.wire import DataPlanes, DataPlaneSubmission, DataPlaneView, PlatformObject
 
 PlaneId = Annotated[UUID, PathParameter(description="The data plane's id.")]
-Seconds = Annotated[float, Meta(gt=0, le=10**9)]
-
-
-class PlatformObject(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the plane runs on: ``platform_aws`` is the Narrative plane."""
-
-    type: Platform
-
-
-class DataPlaneSubmission(Struct, frozen=True, forbid_unknown_fields=True):
-    """A data plane to be made."""
-
-    display_name: Annotated[str, Meta(min_length=1, max_length=200, description="Unique within the company.")]
-    platform: PlatformObject
-    external_id: Annotated[str | None, Meta(description="Its name in another system.")] = None
-    description: str | None = None
-    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=100)] = []
-    collaborators: Annotated[
-        list[Annotated[int, Meta(ge=1, le=2**31 - 1)]],
-        Meta(max_length=1_000, description="Companies that may submit jobs to it."),
-    ] = []
-    permit_seconds: Annotated[Seconds, Meta(description="How long a claim lets an executor start statements.")] = 30.0
-    listing_lag_seconds: Annotated[
-        Annotated[float, Meta(ge=0, le=10**9)],
-        Meta(description="How far apart two empty listings must be to prove absence."),
-    ] = 0.0
-    stuck_after_seconds: Annotated[Seconds, Meta(description="A cancellation that waits longer is called stuck.")] = (
-        900.0
-    )
-
-
-class DataPlaneView(Struct, frozen=True):
-    """A data plane as the API shows it."""
-
-    data_plane_id: UUID
-    company_id: Annotated[int, Meta(description="Its owner.")]
-    display_name: str
-    platform: PlatformObject
-    status: Literal["active", "archived"]
-    external_id: str | None
-    description: str | None
-    tags: list[str]
-    collaborators: list[int]
-    permit_seconds: float
-    listing_lag_seconds: float
-    stuck_after_seconds: float
-    created_at: datetime
-    last_heartbeat_at: datetime | None
-    silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]
-
-
-class DataPlanes(Struct, frozen=True):
-    """Every data plane that the company owns or that is shared with it."""
-
-    records: list[DataPlaneView]
 
 
 def view(plane: DataPlane) -> DataPlaneView:

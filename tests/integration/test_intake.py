@@ -9,11 +9,12 @@ import pytest
 
 from control_plane.cli import find_plane
 from control_plane.errors import BadInput, Conflict, CountermandError, NotFound
-from control_plane.intake import NewJob, NewPlane, Page
+from control_plane.intake import NewJob, NewPlane
 from control_plane.jobs import DataPlane, ExecutionCluster, Job, JobType, Platform, work_tag
 from control_plane.lifecycle import JobState
 from control_plane.scope import Scope
 from control_plane.statements import Filters
+from control_plane.wire import Page
 from tests.integration.given import DATASET, EXECUTOR, INPUTS, OTHER_ASKER, SUBMITTER, VIEW_INPUT, Given, at_once
 
 # --- planes ---------------------------------------------------------------------------------------------------------

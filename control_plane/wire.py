@@ -1,0 +1,123 @@
+"""What travels between the API and its users, so that both sides read the same nouns."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Platform, Receipt
+from control_plane.lifecycle import JobState
+
+Key = Annotated[str, Meta(min_length=1, max_length=255)]
+Sentence = Annotated[str, Meta(max_length=2_000)]
+
+
+class JobSubmission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A job to be submitted."""
+
+    data_plane_id: Annotated[UUID, Meta(description="The plane on which it will run.")]
+    type: JobType
+    input: Annotated[dict[str, Any], Meta(description="What to do; its fields depend on the type.")]
+    execution_cluster: ExecutionCluster | None = None
+    compute_pool_id: UUID | None = None
+    idempotency_key: Annotated[Key | None, Meta(description="Submitted again, it answers the same job.")] = None
+    retry_of: Annotated[UUID | None, Meta(description="The job that this one repeats.")] = None
+
+
+class CancellationReason(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a job is to be cancelled."""
+
+    reason: Annotated[Sentence | None, Meta(description="Kept with the request, for whoever asks later.")] = None
+
+
+class Evidence(Struct, frozen=True, forbid_unknown_fields=True):
+    """What finalizes a cancellation: a worker's lease and receipt, or a person's attestation."""
+
+    lease: Annotated[UUID | None, Meta(description="The worker's claim.")] = None
+    receipt: Receipt | None = None
+    attestation: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=2_000)] | None,
+        Meta(description="How you know that it stopped. Recorded with your name, and shown as unproven."),
+    ] = None
+
+
+class Page(Struct, frozen=True):
+    """One page of a listing, the reference's fields; pages count from 1."""
+
+    current_page: int
+    total_records: int
+    total_pages: int
+    records: list[Job]
+
+
+class CancellationProgress(Struct, frozen=True):
+    """How far a job's cancellation is, and what proves its end."""
+
+    state: JobState
+    cancellation: Cancellation
+    receipt: Receipt | None
+    proven: Annotated[bool | None, Meta(description="False for an attestation; null until it is settled.")]
+
+
+class Events(Struct, frozen=True):
+    """Every move of a job, in order."""
+
+    records: list[AuditEntry]
+
+
+Seconds = Annotated[float, Meta(gt=0, le=10**9)]
+
+
+class PlatformObject(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the plane runs on: ``platform_aws`` is the Narrative plane."""
+
+    type: Platform
+
+
+class DataPlaneSubmission(Struct, frozen=True, forbid_unknown_fields=True):
+    """A data plane to be made."""
+
+    display_name: Annotated[str, Meta(min_length=1, max_length=200, description="Unique within the company.")]
+    platform: PlatformObject
+    external_id: Annotated[str | None, Meta(description="Its name in another system.")] = None
+    description: str | None = None
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=100)] = []
+    collaborators: Annotated[
+        list[Annotated[int, Meta(ge=1, le=2**31 - 1)]],
+        Meta(max_length=1_000, description="Companies that may submit jobs to it."),
+    ] = []
+    permit_seconds: Annotated[Seconds, Meta(description="How long a claim lets an executor start statements.")] = 30.0
+    listing_lag_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=10**9)],
+        Meta(description="How far apart two empty listings must be to prove absence."),
+    ] = 0.0
+    stuck_after_seconds: Annotated[Seconds, Meta(description="A cancellation that waits longer is called stuck.")] = (
+        900.0
+    )
+
+
+class DataPlaneView(Struct, frozen=True):
+    """A data plane as the API shows it."""
+
+    data_plane_id: UUID
+    company_id: Annotated[int, Meta(description="Its owner.")]
+    display_name: str
+    platform: PlatformObject
+    status: Literal["active", "archived"]
+    external_id: str | None
+    description: str | None
+    tags: list[str]
+    collaborators: list[int]
+    permit_seconds: float
+    listing_lag_seconds: float
+    stuck_after_seconds: float
+    created_at: datetime
+    last_heartbeat_at: datetime | None
+    silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]
+
+
+class DataPlanes(Struct, frozen=True):
+    """Every data plane that the company owns or that is shared with it."""
+
+    records: list[DataPlaneView]
