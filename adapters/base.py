@@ -12,7 +12,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from control_plane.jobs import Handle, Rung, Waiting, Work
+from control_plane.jobs import Handle, Owner, Rung, Waiting, Work
 
 
 class RunStatus(StrEnum):
@@ -48,6 +48,7 @@ class Run(Struct, frozen=True):
     status: RunStatus
     word: str = ""  #: the engine's own word for the status
     ended_at: datetime | None = None  #: the engine's own time
+    owner: Owner | None = None  #: to whom it belongs, where it was started elsewhere
 
 
 class Trouble(Struct, frozen=True):
@@ -89,7 +90,11 @@ class Adapter(Protocol):
     per_executor: bool  #: each executor answers for itself, so that one's silence must not delay the others' works
 
     async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
-        """Each job's runs, by handle and by tag; never a run of another job. Statuses as the engine lists them."""
+        """Each job's runs, by handle and by tag; never a run of another job. Statuses as the engine lists them.
+
+        A tracked work is found by its handle alone, whose name is as somebody gave it; the run bears the whole handle,
+        its own tag, and its owner. None, in a complete listing, where the engine knows no run of that name.
+        """
 
     async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
         """Ask the engine to stop these runs, as hard as *rung* says. Repeatable."""

@@ -3,7 +3,6 @@
 Stale rows are left out of the answers, never raised. Every call may be repeated: guards, leases and epochs decide.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -15,6 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from control_plane import statements
 from control_plane.errors import Conflict, NotFound, Refused
+from control_plane.ids import new_token
 from control_plane.jobs import (
     LARGEST,
     Assignment,
@@ -42,11 +42,6 @@ from control_plane.lifecycle import RECEIPTED_STATES, JobState
 from control_plane.store import Store, Transaction
 
 log = structlog.get_logger()
-
-
-def new_token() -> UUID:
-    """128 random bits: a lease or an epoch, compared for equality alone."""
-    return UUID(bytes=secrets.token_bytes(16))
 
 
 _PLANES_AT_ONCE = 200  #: in one claim; SQLite takes no more than 500
@@ -107,8 +102,17 @@ class Dispatch:
         if cancelled:
             rows = self._store.perform(statements.settle(), cancelled, actor=_document(actor))
             landed |= {row["job_id"]: row["ended_at"] for row in rows}
-        completed = [item.job_id for item in settlements if item.receipt is None]
+        succeeded = [item for item in settlements if item.receipt is None and item.result is not None]
+        if succeeded:
+            landed |= self._complete_tracked(succeeded, actor)
+        completed = [item.job_id for item in settlements if item.receipt is None and item.result is None]
         return landed | (self._completed(self._store, completed, actor) if completed else {})
+
+    def _complete_tracked(self, settlements: Sequence[Settlement], actor: Process) -> dict[UUID, Any]:
+        with self._store.transaction() as transaction:
+            committed = transaction.perform(statements.commit_tracked(), settlements)
+            job_ids = [row["job_id"] for row in committed]
+            return self._completed(transaction, job_ids, actor) if job_ids else {}
 
     def _landed_before(self, settlements: Sequence[Settlement]) -> dict[UUID, Any]:
         """Those that had landed already under the same lease, as what they say: their answer was lost."""

@@ -1,4 +1,4 @@
-"""Ids that sort by the time of their making."""
+"""Ids that sort by the time of their making, and tokens that nobody guesses."""
 
 import secrets
 import time
@@ -15,3 +15,8 @@ def new_id() -> UUID:
     """
     moment, chance = time.time_ns() // 1_000_000, secrets.randbits(74)
     return UUID(int=moment << 80 | _VERSION << 76 | (chance >> 62) << 64 | _VARIANT << 62 | chance & (1 << 62) - 1)
+
+
+def new_token() -> UUID:
+    """128 random bits: a lease or an epoch, compared for equality alone."""
+    return UUID(bytes=secrets.token_bytes(16))

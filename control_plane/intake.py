@@ -12,8 +12,8 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from control_plane import lifecycle, statements
-from control_plane.errors import BadInput, Conflict, CountermandError, Forbidden, NotFound
-from control_plane.ids import new_id
+from control_plane.errors import BadInput, Conflict, CountermandError, Forbidden, NotCancellable, NotFound
+from control_plane.ids import new_id, new_token
 from control_plane.jobs import (
     LARGEST,
     ApiUser,
@@ -21,6 +21,7 @@ from control_plane.jobs import (
     Closure,
     DataPlane,
     ExecutionCluster,
+    Handle,
     Job,
     JobType,
     Outcome,
@@ -28,9 +29,11 @@ from control_plane.jobs import (
     Process,
     Receipt,
     RequestSource,
+    Tracking,
     check_input,
     check_kept,
     check_range,
+    executor_of,
     read_source,
     work_tag,
 )
@@ -43,6 +46,7 @@ from control_plane.wire import Page
 
 PER_PAGE_LIMIT = 500
 LONGEST_NAME = 200
+LONGEST_HANDLE = 500
 OPERATORS_COMPANY = 1  #: the owner of what an operator makes at the database itself
 EVERYTHING = Filters()
 SELF = Process("control_plane")
@@ -72,6 +76,7 @@ class NewJob(Struct, frozen=True):
     compute_pool_id: UUID | None = None
     idempotency_key: str | None = None
     retry_of: UUID | None = None
+    handle: str | None = None  #: of work started elsewhere: its engine's own name for it
 
 
 class CancellationRequest(Struct, frozen=True):
@@ -157,16 +162,29 @@ class Intake:
             raise Conflict(message, field="data_plane_id")
         return self.plane(data_plane_id)
 
+    def allow_tracking(self, data_plane_id: UUID, tracking: Tracking | None) -> DataPlane:
+        """Say whose work, started elsewhere, may be tracked on a data plane; its owner may. None: nobody's."""
+        plane = self.plane(data_plane_id)
+        if self._scope.company_id not in (None, plane.company_id) or self._scope.data_plane_id is not None:
+            message = "data_plane_id: its owner says what is tracked on a data plane, and no process of it"
+            raise Forbidden(message, field="data_plane_id")
+        document = msgspec.to_builtins(tracking)
+        check_kept("tracking", document)
+        self._store.perform(statements.allow_tracking(), of_plane=data_plane_id, new_tracking=document)
+        return self.plane(data_plane_id)
+
     # --- jobs ---
 
     def submit(self, new: NewJob, source: RequestSource) -> Job:
         """Make a pending job. The same idempotency key with the same content answers the same job, else Conflict."""
-        self.plane(new.data_plane_id)
+        plane = self.plane(new.data_plane_id)
         if new.retry_of is not None:
             self._check_retry(new.retry_of)
         document = check_input(new.type, new.input)
         check_kept("input", document)
         check_kept("idempotency_key", new.idempotency_key)
+        if new.handle is not None or new.type is JobType.EXTERNAL:
+            self._check_tracked(new, plane)
         job_id = new_id()
         try:
             with self._store.transaction() as transaction:
@@ -182,6 +200,22 @@ class Intake:
             self.job(job_id)
         except NotFound as error:
             raise NotFound(f"retry_of: there is no job {job_id}", field="retry_of") from error
+
+    def _check_tracked(self, new: NewJob, plane: DataPlane) -> None:
+        if new.type is not JobType.EXTERNAL:
+            raise BadInput(f"handle: only a job of type {JobType.EXTERNAL.value} has one", field="handle")
+        if not (new.handle and new.handle.strip()) or len(new.handle) > LONGEST_HANDLE:
+            message = f"handle: the engine's own name of the run, of at most {LONGEST_HANDLE} characters, is needed"
+            raise BadInput(message, field="handle")
+        check_kept("handle", new.handle)
+        if self._scope.company_id not in (None, plane.company_id):
+            raise Forbidden("handle: work started elsewhere is tracked by the owner of its data plane", field="handle")
+        if plane.tracking is None:
+            raise NotCancellable(
+                f"type: {plane.display_name} does not allow work started elsewhere to be tracked; its owner says whose "
+                "may be: `countermand planes allow-tracking`",
+                field="type",
+            )
 
     def _insert(self, transaction: Transaction, job_id: UUID, new: NewJob, source: RequestSource) -> None:
         kept = transaction.perform(statements.keep_plane(), data_plane_id=new.data_plane_id)
@@ -204,7 +238,25 @@ class Intake:
             tag=work_tag(installation, new.data_plane_id, job_id),
         )
         transaction.perform(statements.record_birth(), job_id=job_id, actor=actor)
-        transaction.perform(statements.wake_plane(), plane=str(new.data_plane_id))
+        if new.handle is None:
+            transaction.perform(statements.wake_plane(), plane=str(new.data_plane_id))
+        else:
+            self._start_tracked(transaction, job_id, new.data_plane_id, new.handle, actor)
+
+    @staticmethod
+    def _start_tracked(
+        transaction: Transaction, job_id: UUID, data_plane_id: UUID, named: str, actor: dict[str, Any]
+    ) -> None:
+        executor_id = executor_of(named)
+        executor = transaction.perform(statements.select_executor(), executor_id=executor_id)
+        transaction.perform(
+            statements.start_tracked(),
+            of_job=job_id,
+            new_handle=msgspec.to_builtins(Handle(engine="", incarnation="", run_id=named)),
+            by_executor=executor_id if executor and executor[0]["data_plane_id"] == data_plane_id else None,
+            new_epoch=new_token(),
+            actor=actor,
+        )
 
     def _same_job(self, new: NewJob, document: dict[str, Any], error: IntegrityError | Conflict) -> Job:
         found = self._store.perform(
@@ -214,7 +266,10 @@ class Intake:
             raise error
         job = _job(found[0])
         same = ("data_plane_id", "type", "execution_cluster", "compute_pool_id", "retry_of")
-        if job.input != document or any(getattr(job, name) != getattr(new, name) for name in same):
+        named = job.handle.run_id if job.handle and job.type is JobType.EXTERNAL else None
+        if (job.input, named) != (document, new.handle) or any(
+            getattr(job, name) != getattr(new, name) for name in same
+        ):
             message = f"idempotency_key: {new.idempotency_key!r} was used for another job, {job.job_id}"
             raise Conflict(message, field="idempotency_key") from error
         return job

@@ -192,6 +192,14 @@ class SampleResult(Struct, frozen=True, forbid_unknown_fields=True):
     rows: Annotated[int, Meta(ge=0)]
 
 
+class ExternalResult(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a tracked run succeeded, by its engine's own word and time: it could not be stopped in time."""
+
+    handle: "Handle"
+    engine_status: Annotated[str, Meta(min_length=1)]
+    engine_ended_at: datetime | None = None
+
+
 INPUTS: dict[JobType, Any] = {
     JobType.MATERIALIZE_VIEW: MaterializeViewInput,
     JobType.NQL_FORECAST: NqlForecastInput,
@@ -202,6 +210,7 @@ RESULTS: dict[JobType, Any] = {
     JobType.NQL_FORECAST: ForecastResult,
     JobType.FORECAST: ForecastResult,
     JobType.SAMPLE: SampleResult,
+    JobType.EXTERNAL: ExternalResult,
 }
 
 
@@ -282,11 +291,48 @@ def read_input(job_type: JobType, document: dict[str, Any]) -> Any:
 
 
 class Handle(Struct, frozen=True):
-    """The engine's own name for a run, with the incarnation of the engine that gave it."""
+    """The engine's own name for a run, with the incarnation of the engine that gave it.
+
+    Of a tracked run only the name is known, as somebody gave it; the other two are empty until the engine has answered.
+    """
 
     engine: str
     incarnation: str
     run_id: str
+
+
+def executor_of(run_id: str) -> str:
+    """What the name of a run begins with: its executor's id, where an executor gave it."""
+    return run_id.partition("/")[0]
+
+
+Names = Annotated[list[Annotated[str, Meta(min_length=1, max_length=255)]], Meta(max_length=1_000)]
+
+
+class Owner(Struct, frozen=True):
+    """To whom a run belongs, as its engine says; what the engine does not know is None."""
+
+    user: str | None = None
+    warehouse: str | None = None
+    role: str | None = None
+
+    def __str__(self) -> str:
+        known = [f"{name} {value}" for name, value in msgspec.structs.asdict(self).items() if value is not None]
+        return ", ".join(known) or "nobody known"
+
+
+class Tracking(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose work, started elsewhere, may be tracked on a plane and stopped: one match is enough, letter by letter."""
+
+    users: Names = []
+    warehouses: Names = []
+    roles: Names = []
+
+    def allows(self, owner: Owner | None) -> bool:
+        """Whether the run of this owner may be stopped; nobody known is nobody allowed."""
+        return owner is not None and (
+            owner.user in self.users or owner.warehouse in self.warehouses or owner.role in self.roles
+        )
 
 
 class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
@@ -314,7 +360,9 @@ def check_evidence(receipt: Receipt) -> None:
     if receipt.closure is None:
         allowed = ", ".join(Closure)
         raise BadInput(f"receipt.closure: why nothing can start any more, one of {allowed}", field="receipt.closure")
-    if receipt.closure is not Closure.NEVER_CLAIMED and not (receipt.tag and receipt.engine):
+    if receipt.closure is Closure.SINGLE_RUN and not (receipt.handle and receipt.engine):
+        raise BadInput("receipt.handle: which run was seen to end, in which engine, is needed", field="receipt.handle")
+    if receipt.closure not in (Closure.NEVER_CLAIMED, Closure.SINGLE_RUN) and not (receipt.tag and receipt.engine):
         raise BadInput("receipt.tag: what was looked for, in which engine, is needed", field="receipt.tag")
 
 
@@ -399,6 +447,7 @@ class DataPlane(Struct, frozen=True):
     last_heartbeat_at: datetime | None
     silent: bool  #: no process of it was heard of for SILENT_AFTER_SECONDS
     collaborators: list[int] = []  #: the companies that it is shared with
+    tracking: Tracking | None = None  #: None: work started elsewhere is not tracked on it
 
 
 #: Processes of a plane say that they live every ten seconds.
@@ -475,7 +524,11 @@ class Failure(Struct, frozen=True):
 
 
 class Work(Struct, frozen=True):
-    """A job as its engine knows it: by its tag, by its handle where one is known, and by who claimed it."""
+    """A job as its engine knows it: by its tag, by its handle where one is known, and by who claimed it.
+
+    A *tracked* one is the run that its handle names, and no other, whatever tag that bears; it is stopped only if its
+    owner is among those whom the plane allows.
+    """
 
     job_id: UUID
     tag: str
@@ -483,6 +536,7 @@ class Work(Struct, frozen=True):
     executor: Executor | None = None  #: identity and incarnation of the claim, the address of today
     incarnation: str | None = None  #: the engine's incarnation at the claim
     publication: Publication | None = None
+    tracked: Tracking | None = None
 
 
 class Assignment(Struct, frozen=True):
@@ -517,18 +571,24 @@ class Hold(Struct, frozen=True):
 
 
 class Settlement(Struct, frozen=True):
-    """The end of a cancellation: with a receipt ``cancel``, without one ``complete`` (the job was committed)."""
+    """The end of a cancellation: with a receipt ``cancel``, without one ``complete`` (the job was committed).
+
+    With a *result* instead, the job's tracked run was seen to succeed: it is committed with it, and completed.
+    """
 
     job_id: UUID
     lease: UUID
     receipt: Receipt | None
     first_stop_at: datetime | None = None
+    result: ExternalResult | None = None
 
 
 def signed(settlement: Settlement, worker: str) -> Settlement:
     """As a worker elsewhere may send it: its receipt checked, and in the name of who sends it."""
     if settlement.receipt is None:
         return settlement
+    if settlement.result is not None:
+        raise BadInput("result: a job that is cancelled has none", field="result")
     check_evidence(settlement.receipt)
     receipt = msgspec.structs.replace(settlement.receipt, worker=worker)
     return msgspec.structs.replace(settlement, receipt=receipt)

@@ -33,8 +33,12 @@ class Policy:
             self._types[_member(Platform, platform)] = frozenset(_member(JobType, name) for name in types)
 
     def check(self, platform: Platform, job_type: JobType) -> None:
-        """Raise NotCancellable, naming what can be cancelled there, unless jobs of this type can."""
-        if job_type not in self._types[platform]:
+        """Raise NotCancellable, naming what can be cancelled there, unless jobs of this type can.
+
+        Work started elsewhere can: whether its plane allows it was asked when it was submitted, and is again before it
+        is stopped.
+        """
+        if job_type is not JobType.EXTERNAL and job_type not in self._types[platform]:
             supported = ", ".join(sorted(kind.value for kind in self._types[platform]))
             raise NotCancellable(
                 f"type: a {job_type.value} job cannot be cancelled on {platform.value}; supported are {supported}",

@@ -135,6 +135,7 @@ data_planes = Table(
     Column("permit_seconds", Float, nullable=False),
     Column("listing_lag_seconds", Float, nullable=False),
     Column("stuck_after_seconds", Float, nullable=False),
+    Column("tracking", Document),
     Column("created_at", Moment, nullable=False),
     Column("last_heartbeat_at", Moment),
     UniqueConstraint("company_id", "display_name"),

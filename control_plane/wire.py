@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Platform, Receipt
+from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Platform, Receipt, Tracking
 from control_plane.lifecycle import JobState
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -18,11 +18,18 @@ class JobSubmission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     data_plane_id: Annotated[UUID, Meta(description="The plane on which it will run.")]
     type: JobType
-    input: Annotated[dict[str, Any], Meta(description="What to do; its fields depend on the type.")]
+    input: Annotated[
+        dict[str, Any] | UnsetType,
+        Meta(description="What to do; its fields depend on the type. Needed, except for work started elsewhere."),
+    ] = UNSET
     execution_cluster: ExecutionCluster | None = None
     compute_pool_id: UUID | None = None
     idempotency_key: Annotated[Key | None, Meta(description="Submitted again, it answers the same job.")] = None
     retry_of: Annotated[UUID | None, Meta(description="The job that this one repeats.")] = None
+    handle: Annotated[
+        Annotated[str, Meta(max_length=500)] | None,
+        Meta(description="Of an external job: its engine's own name for the run, such as a Snowflake query id."),
+    ] = None
 
 
 class CancellationReason(Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +119,10 @@ class DataPlaneView(Struct, frozen=True):
     permit_seconds: float
     listing_lag_seconds: float
     stuck_after_seconds: float
+    tracking: Annotated[
+        Tracking | None,
+        Meta(description="Whose work, started elsewhere, may be tracked and stopped here; null for nobody's."),
+    ]
     created_at: datetime
     last_heartbeat_at: datetime | None
     silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]

@@ -19,6 +19,7 @@ from control_plane.errors import EngineUnavailable
 from control_plane.jobs import (
     Assignment,
     Closure,
+    ExternalResult,
     Hold,
     Outcome,
     Postponement,
@@ -27,7 +28,7 @@ from control_plane.jobs import (
     Waiting,
 )
 from workers.clock import Clock
-from workers.judgement import Case, Ended, Unsettled, climb, heed, judge, receipt_of
+from workers.judgement import Case, Ended, Succeeded, Unsettled, climb, heed, judge, receipt_of
 from workers.outage import Outage
 from workers.queue import CancellationQueue
 from workers.story import tell_postponed, tell_settled
@@ -167,7 +168,7 @@ class Canceller:
         progress_at = extended_at = self._clock.monotonic()
         while open_:
             await self.look(open_)
-            await self.settle([case for case in open_ if isinstance(case.judgement, Ended)])
+            await self.settle([case for case in open_ if not isinstance(case.judgement, Unsettled)])
             await self.postpone(
                 [case for case in open_ if isinstance(case.judgement, Unsettled) and case.judgement.hopeless]
             )
@@ -201,7 +202,7 @@ class Canceller:
                 case.observed(answers)
 
     async def settle(self, cases: Sequence[Case]) -> None:
-        """Write ``cancelled`` with the receipts, or ``completed`` for what was committed and is published."""
+        """Write ``cancelled`` with the receipts, and ``completed`` for what had its effect: published, or tracked."""
         if not cases:
             return
         seen_at = self._clock.now()
@@ -213,12 +214,13 @@ class Canceller:
         tell_settled(cases, settlements, answers)
 
     def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
-        receipt = None
-        if isinstance(case.judgement, Ended):
-            receipt = receipt_of(
-                case, case.judgement, engine=self._adapter.engine, worker=self._worker, seen_at=seen_at
-            )
-        return Settlement(case.job_id, case.assignment.lease, receipt, case.first_stop_at)
+        receipt = result = None
+        match case.judgement:
+            case Ended() as ended:
+                receipt = receipt_of(case, ended, engine=self._adapter.engine, worker=self._worker, seen_at=seen_at)
+            case Succeeded(run):
+                result = ExternalResult(run.handle, run.word or run.status.value, run.ended_at)
+        return Settlement(case.job_id, case.assignment.lease, receipt, case.first_stop_at, result)
 
     async def publish(self, cases: Sequence[Case]) -> None:
         """A committed job is never stopped: see to its publication, and complete it."""
@@ -278,7 +280,7 @@ class Canceller:
 
     async def discard(self, cases: Sequence[Case]) -> None:
         """Remove what the cancelled jobs wrote; what cannot be removed now is found again by its executor."""
-        cancelled = [case.assignment.work for case in cases if case.settled]
+        cancelled = [case.assignment.work for case in cases if case.settled and case.assignment.work.tracked is None]
         if not cancelled:
             return
         try:

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from adapters.base import ENDED, Listing, Run, RunStatus, StopAnswer
-from control_plane.jobs import Assignment, Closure, Handle, Outcome, Receipt, Rung, Waiting
+from control_plane.jobs import Assignment, Closure, Handle, Outcome, Owner, Receipt, Rung, Waiting
 
 LADDER = (Rung.ASK, Rung.INSIST, Rung.FORCE)
 
@@ -33,7 +33,14 @@ class Unsettled:
     hopeless: bool = False
 
 
-Judgement = Ended | Unsettled
+@dataclass(frozen=True)
+class Succeeded:
+    """The engine's word: a tracked run did all that it was to do, and the job will be completed."""
+
+    run: Run
+
+
+Judgement = Ended | Succeeded | Unsettled
 
 
 @dataclass(eq=False, slots=True)
@@ -76,18 +83,32 @@ class Case:
 
     @property
     def stoppable(self) -> tuple[Run, ...]:
-        """The runs that the engine shows as this job's and not as ended; what only a handle names is not stopped."""
+        """The runs that the engine shows as this job's and not as ended; what only a handle names is not stopped.
+
+        Nor is a tracked run whose owner is not among those whom the plane allows.
+        """
         return tuple(
             run
             for run in self.listing.runs
-            if run.status is RunStatus.ACTIVE or (run.status is RunStatus.UNKNOWN and run != self._by_handle)
+            if (run.status is RunStatus.ACTIVE or (run.status is RunStatus.UNKNOWN and run != self._by_handle))
+            and run not in self.forbidden
         )
 
     @property
+    def forbidden(self) -> tuple[Run, ...]:
+        """Tracked runs that are not known to have ended, and belong to nobody whom the plane allows."""
+        allowed = self.assignment.work.tracked
+        if allowed is None:
+            return ()
+        return tuple(run for run in self.listing.runs if run.status not in ENDED and not allowed.allows(run.owner))
+
+    @property
     def _by_handle(self) -> Run | None:
-        """The run that the handle on record names, of which nothing else is known."""
+        """The run that the handle on record names, of which nothing else is known; tracked ones are listed by it."""
         work = self.assignment.work
-        return None if work.handle is None else Run(work.job_id, work.tag, work.handle, RunStatus.UNKNOWN)
+        if work.handle is None or work.tracked is not None:
+            return None
+        return Run(work.job_id, work.tag, work.handle, RunStatus.UNKNOWN)
 
     @property
     def unclear(self) -> tuple[Run, ...]:
@@ -100,10 +121,11 @@ class Case:
 
     def observed(self, answers: Mapping[Handle, Run]) -> None:
         """Put what the engine says of the unclear runs in their place in the listing; another job's run stays out."""
-        asked, tag = self.unclear, self.assignment.work.tag
-        self.foreign = any(run.handle in answers and answers[run.handle].tag != tag for run in asked)
+        asked, work = self.unclear, self.assignment.work
+        if work.tracked is None:
+            self.foreign = any(run.handle in answers and answers[run.handle].tag != work.tag for run in asked)
+            answers = {handle: run for handle, run in answers.items() if run.tag == work.tag}
         clear = tuple(run for run in self.listing.runs if run not in asked)
-        answers = {handle: run for handle, run in answers.items() if run.tag == tag}
         told = tuple(answers.get(run.handle, run) for run in asked)
         self.listing = msgspec.structs.replace(self.listing, runs=clear + told)
 
@@ -116,12 +138,14 @@ def judge(case: Case, *, closed_before: bool, begun_at: float) -> Judgement:
         return unsettled
     ended = [run for run in case.listing.runs if run.status in ENDED]
     if ended and len(ended) == len(case.listing.runs):
-        return _by_runs(ended)
+        return _by_tracked(ended[0]) if case.assignment.work.tracked is not None else _by_runs(ended)
     return _by_absence(case, ended, begun_at)
 
 
 def _unsettled(case: Case, *, closed_before: bool) -> Unsettled | None:
     listing = case.listing
+    if case.forbidden:
+        return _not_ours(case)
     if case.active:
         return _still_running(case)
     if not listing.complete:
@@ -139,6 +163,12 @@ def _unsettled(case: Case, *, closed_before: bool) -> Unsettled | None:
     return None
 
 
+def _not_ours(case: Case) -> Unsettled:
+    run = case.forbidden[0]
+    whose = f"{run.handle.run_id} belongs to {run.owner or Owner()}"
+    return Unsettled(Waiting.NOT_PERMITTED, f"{whose}, whose work may not be stopped on this plane", hopeless=True)
+
+
 def _still_running(case: Case) -> Unsettled:
     words = ", ".join(sorted({f"{run.handle.run_id} is {run.word or run.status.value}" for run in case.active}))
     if case.refused:
@@ -148,6 +178,11 @@ def _still_running(case: Case) -> Unsettled:
 
 def _rung(case: Case) -> Rung:
     return case.rung or Rung.ASK
+
+
+def _by_tracked(run: Run) -> Judgement:
+    """Nothing of it waits to be published: what succeeded has had its effect, and cannot be called cancelled."""
+    return Succeeded(run) if run.status is RunStatus.SUCCEEDED else Ended(Outcome.STOPPED, run)
 
 
 def _by_runs(ended: Sequence[Run]) -> Ended:
@@ -160,6 +195,9 @@ def _by_runs(ended: Sequence[Run]) -> Ended:
 def _by_absence(case: Case, ended: Sequence[Run], begun_at: float) -> Judgement:
     """No run, or one that is gone: evidence only twice, listing_lag apart, by the incarnation that would know it."""
     work = case.assignment.work
+    if work.tracked is not None:  # somebody saw this run: that the engine does not know it proves nothing
+        named = work.handle.run_id if work.handle else ""
+        return Unsettled(Waiting.HANDLE_UNKNOWN, f"the engine knows no run {named!r}; is it its name?", hopeless=True)
     expected = work.handle.incarnation if work.handle else work.incarnation
     if expected is not None and case.listing.incarnation != expected:
         case.absent_since = None
@@ -189,7 +227,7 @@ def receipt_of(case: Case, ended: Ended, *, engine: str, worker: str, seen_at: d
         seen_at=seen_at,
         worker=worker,
         closure=case.closure,
-        tag=work.tag,
+        tag=None if work.tracked is not None else work.tag,
         engine=engine,
         incarnation=case.listing.incarnation,
         handle=handle,

@@ -54,6 +54,7 @@ class RunProtocol:
         return [
             Route("/v1/identity", self.identity, methods=["GET"]),
             Route("/v1/running", self.running, methods=["GET"]),
+            _operation("/v1/query", wire.Query, self.query),
             _operation("/v1/list", wire.Jobs, self.list_runs),
             _operation("/v1/stop", wire.Handles, self.stop),
             _operation("/v1/close", wire.Jobs, self.close),
@@ -69,6 +70,10 @@ class RunProtocol:
     async def running(self, _request: Request) -> Response:
         """Every active run."""
         return _answer(wire.Runs(self._identity, self._engine.active_runs()))
+
+    async def query(self, asked: wire.Query) -> wire.Started:
+        """Run a query that is nobody's job, under its owner's name; its handle may be given to be tracked."""
+        return wire.Started(self._identity, self._engine.start_query(asked.sql, asked.owner))
 
     async def list_runs(self, asked: wire.Jobs) -> wire.Runs:
         """The runs under these very tags; a tag of another installation is another tag."""

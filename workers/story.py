@@ -30,8 +30,8 @@ def tell_settled(cases: Sequence[Case], settlements: Sequence[Settlement], answe
 
 def _story(case: Case, settlement: Settlement, settled: Settled) -> dict[str, Any]:
     assignment, receipt = case.assignment, settlement.receipt
-    handle = receipt and receipt.handle
-    ended_at = receipt.engine_ended_at if receipt else None
+    seen = receipt or settlement.result
+    ended_at = seen.engine_ended_at if seen else None
     return {
         "job": case.job_id,
         "type": assignment.type,
@@ -43,8 +43,8 @@ def _story(case: Case, settlement: Settlement, settled: Settled) -> dict[str, An
         "rung": case.rung,
         "closure": receipt and receipt.closure,
         "engine": receipt and receipt.engine,
-        "handle": handle and handle.run_id,
-        "engine_status": receipt and receipt.engine_status,
+        "handle": seen.handle.run_id if seen and seen.handle else None,
+        "engine_status": seen and seen.engine_status,
         "request_to_claim_ms": _between(assignment.requested_at, assignment.first_claimed_at),
         "claim_to_stop_ms": _between(assignment.first_claimed_at, case.first_stop_at),
         "stop_to_ended_ms": _between(case.first_stop_at, ended_at),

@@ -18,13 +18,16 @@ from adapters.narrative import wire
 from adapters.narrative.line import Line, SilentError
 from adapters.registry import Surroundings
 from control_plane.errors import BadInput
-from control_plane.jobs import Executor, Handle, Rung, Waiting, Work
+from control_plane.jobs import Executor, Handle, Rung, Waiting, Work, executor_of
 
 Asked = TypeVar("Asked")
 Told = TypeVar("Told", bound=wire.Answer)
 
 INCARNATION_ENDED = "incarnation_ended"  #: our word for a run whose engine's process is known to be over
 NO_EXECUTOR = Trouble(Waiting.HANDLE_UNKNOWN, "no executor is recorded for this job")
+NO_SUCH_NAME = Trouble(
+    Waiting.HANDLE_UNKNOWN, "the handle names no run of an executor of this plane: <executor>/<incarnation>/<run>"
+)
 
 
 class EmbeddedAdapter:
@@ -43,10 +46,17 @@ class EmbeddedAdapter:
         self._executors = {executor.executor_id: executor for executor in executors}
 
     async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
-        """Each job's run, by its tag. A silent executor's jobs are answered with the trouble."""
-        answers = await self._ask_about(works, "/v1/list", _named, wire.Runs)
+        """Each job's run, by its tag, or by its name. A silent executor's jobs are answered with the trouble."""
+        own = [work for work in works if work.tracked is None]
+        answers = await self._ask_about(own, "/v1/list", _named, wire.Runs)
         found = {run.tag: run for answer in _given(answers) for run in answer.runs}
-        return {work.job_id: _listing(work, answers, found.get(work.tag)) for work in works}
+        listings = {work.job_id: _listing(work, answers, found.get(work.tag)) for work in own}
+        return listings | await self._find_tracked([work for work in works if work.tracked is not None])
+
+    async def _find_tracked(self, works: Sequence[Work]) -> dict[UUID, Listing]:
+        answers = await self._ask_about(works, "/v1/observe", _handles, wire.Runs)
+        found = {run.handle: run for answer in _given(answers) for run in answer.runs}
+        return {work.job_id: _tracked_listing(work, answers, found) for work in works}
 
     async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:  # noqa: ARG002  one rung
         """Have these runs interrupted until they end; the engine knows no harder way, so every rung is this one."""
@@ -67,10 +77,10 @@ class EmbeddedAdapter:
         return {run.handle: run for run in now if run is not None}
 
     async def running(self) -> Listing:
-        """The active runs of every executor known here; complete when all of them answered."""
+        """The active runs of every executor known here, without other people's; complete when all of them answered."""
         answers = await self._ask_each(dict.fromkeys(self._executors), "/v1/running", wire.Runs)
         trouble = next((answer for answer in answers.values() if isinstance(answer, Trouble)), None)
-        runs = tuple(run for answer in _given(answers) for run in answer.runs)
+        runs = tuple(run for answer in _given(answers) for run in answer.runs if run.owner is None)
         return Listing(runs, complete=trouble is None and bool(answers), trouble=trouble)
 
     async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
@@ -118,7 +128,7 @@ class EmbeddedAdapter:
         """A handle names its executor; where that listens was told by the work that it was found for."""
         by_executor: defaultdict[str, list[Handle]] = defaultdict(list)
         for run in runs:
-            by_executor[wire.executor_of(run.handle)].append(run.handle)
+            by_executor[executor_of(run.handle.run_id)].append(run.handle)
         requests = {executor_id: wire.Handles(group) for executor_id, group in by_executor.items()}
         return await self._ask_each(requests, path, told)
 
@@ -176,6 +186,35 @@ def _listing(work: Work, answers: Mapping[str, wire.Runs | Trouble], found: Run 
     return Listing((run,) if run is not None else (), complete=True, incarnation=str(now))
 
 
+def _handles(works: Sequence[Work]) -> wire.Handles:
+    return wire.Handles([handle for work in works if (handle := _whole_handle(work)) is not None])
+
+
+def _whole_handle(work: Work) -> Handle | None:
+    """The handle of a tracked work, whose name somebody gave; None where it cannot be the name of a run here."""
+    executor_id, _, rest = work.handle.run_id.partition("/") if work.handle else ("", "", "")
+    incarnation, _, name = rest.partition("/")
+    if not (executor_id and name and incarnation.isdecimal()):
+        return None
+    return Handle(wire.ENGINE, incarnation, f"{executor_id}/{incarnation}/{name}")
+
+
+def _tracked_listing(work: Work, answers: Mapping[str, wire.Runs | Trouble], found: Mapping[Handle, Run]) -> Listing:
+    handle = _whole_handle(work)
+    if handle is None or work.executor is None:
+        return Listing(trouble=NO_SUCH_NAME)
+    answer = answers[work.executor.executor_id]
+    if isinstance(answer, Trouble):
+        return Listing(trouble=answer)
+    now, then = answer.identity.incarnation, int(handle.incarnation)
+    if now < then:
+        return Listing(incarnation=str(now), trouble=_restored(structs.replace(work.executor, incarnation=then), now))
+    ended = Run(work.job_id, "", handle, RunStatus.STOPPED, INCARNATION_ENDED)
+    run = ended if now > then else found.get(handle)
+    runs = () if run is None else (structs.replace(run, job_id=work.job_id),)
+    return Listing(runs, complete=True, incarnation=str(now))
+
+
 def _restored(executor: Executor, now: int) -> Trouble:
     return Trouble(
         Waiting.PLANE_SILENT,
@@ -199,14 +238,14 @@ def _is_done(work: Work, answers: Mapping[str, wire.Done | Trouble]) -> bool:
 
 
 def _unstopped(run: Run, answers: Mapping[str, wire.Stops | Trouble]) -> StopAnswer:
-    answer = answers.get(wire.executor_of(run.handle))
+    answer = answers.get(executor_of(run.handle.run_id))
     if isinstance(answer, Trouble) and answer.waiting is Waiting.NOT_PERMITTED:
         return StopAnswer.NOT_PERMITTED
     return StopAnswer.UNREACHABLE
 
 
 def _seen_now(run: Run, answers: Mapping[str, wire.Runs | Trouble], seen: Run | None) -> Run | None:
-    answer = answers.get(wire.executor_of(run.handle))
+    answer = answers.get(executor_of(run.handle.run_id))
     if not isinstance(answer, wire.Runs):
         return None
     now, then = answer.identity.incarnation, int(run.handle.incarnation)

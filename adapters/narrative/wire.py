@@ -20,11 +20,6 @@ def run_handle(executor_id: str, incarnation: str, job_id: UUID) -> Handle:
     return Handle(ENGINE, incarnation, f"{executor_id}/{incarnation}/{job_id}")
 
 
-def executor_of(handle: Handle) -> str:
-    """The executor that gave the handle."""
-    return handle.run_id.partition("/")[0]
-
-
 class Identity(Struct, frozen=True):
     """Who answers: part of every answer, so that nobody is taken for another."""
 
@@ -51,6 +46,13 @@ class Handles(Struct, frozen=True, forbid_unknown_fields=True):
     handles: Annotated[list[Handle], Meta(max_length=MOST)]
 
 
+class Query(Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks to run a query that is nobody's job: somebody else's work beside ours, under its owner's name."""
+
+    owner: Annotated[str, Meta(min_length=1, max_length=200)]
+    sql: Annotated[str, Meta(min_length=1, max_length=1_000_000)]
+
+
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
     """A committed job and its place in the order of its dataset."""
 
@@ -74,6 +76,12 @@ class Runs(Answer, frozen=True):
     """Runs, as the engine sees them."""
 
     runs: list[Run]
+
+
+class Started(Answer, frozen=True):
+    """The handle of a run that began."""
+
+    handle: Handle
 
 
 class StoppedRun(Struct, frozen=True):

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Router
 from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from control_plane import lifecycle
 from control_plane.api.auth import caller_of, check_bound
@@ -89,7 +89,7 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
         raise BadInput(f"{unknown[0]}: there is no such filter; allowed are {', '.join(_FILTERS)}", field=unknown[0])
 
 
-@operation("POST", "/jobs", "submit_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409}), creates=True)
+@operation("POST", "/jobs", "submit_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409, 422}), creates=True)
 async def submit_job(
     request: Request[Any, Any, Any],
     desk: GivenDesk,
@@ -101,10 +101,15 @@ async def submit_job(
         ),
     ] = None,
 ) -> Job:
-    """Submit a job. The same idempotency key with the same job answers the job that there is."""
+    """Submit a job; or track work that was started elsewhere, by its *handle*, as a job of type ``external``.
+
+    The same idempotency key with the same job answers the job that there is.
+    """
     if None not in (key, data.idempotency_key) and key != data.idempotency_key:
         raise BadInput("idempotency_key: the header says another one than the body", field="idempotency_key")
-    fields = msgspec.structs.asdict(data) | {"idempotency_key": data.idempotency_key or key}
+    if data.input is UNSET and data.type is not JobType.EXTERNAL:
+        raise BadInput("input: what to do is needed", field="input")
+    fields = msgspec.structs.asdict(data) | {"idempotency_key": data.idempotency_key or key, "input": data.input or {}}
     caller = caller_of(request)
     job = await desk.call(desk.intake(caller).submit, NewJob(**fields), caller.source)
     desk.wakeups.tell(job.data_plane_id)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from litestar import delete, get, post
+from litestar import delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
@@ -12,7 +12,7 @@ from control_plane.api.auth import needs
 from control_plane.api.problems import MEDIA_TYPE, Problem
 from control_plane.tokens import Permission
 
-_METHODS: dict[str, Any] = {"GET": get, "POST": post, "DELETE": delete}
+_METHODS: dict[str, Any] = {"GET": get, "POST": post, "PUT": put, "DELETE": delete}
 _SAYS = {
     400: "What was given cannot be right; `detail` names the field and what is allowed. Nothing was changed.",
     401: "No bearer token, or one that is unknown, has expired or was revoked.",
@@ -21,7 +21,7 @@ _SAYS = {
     408: "The request was not received and answered in time.",
     409: "It exists, but its state does not allow this. Nothing was changed.",
     413: "The body is too large.",
-    422: "Jobs of this type cannot be cancelled on their plane; `detail` names those that can.",
+    422: "Jobs of this type cannot be cancelled on their plane, or not be tracked; `detail` names those that can.",
     500: "A bug of ours, logged under the `log_id`.",
     503: "The database is away, or has to be migrated; try again later.",
 }

@@ -11,7 +11,7 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.intake import NewPlane
-from control_plane.jobs import DataPlane
+from control_plane.jobs import DataPlane, Tracking
 from control_plane.tokens import Permission
 from control_plane.wire import DataPlanes, DataPlaneSubmission, DataPlaneView, PlatformObject
 
@@ -63,6 +63,20 @@ async def archive_plane(request: Request[Any, Any, Any], desk: GivenDesk, data_p
     return view(await desk.call(desk.intake(caller_of(request)).archive_plane, data_plane_id))
 
 
+@operation("PUT", "/data-planes/{data_plane_id:uuid}/tracking", "allow_tracking", Permission.DATA_PLANES_WRITE)
+async def allow_tracking(
+    request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Tracking]
+) -> DataPlaneView:
+    """Say whose work, started elsewhere, may be tracked and stopped here: users, warehouses or roles of the engine."""
+    return view(await desk.call(desk.intake(caller_of(request)).allow_tracking, data_plane_id, data))
+
+
+@operation("DELETE", "/data-planes/{data_plane_id:uuid}/tracking", "forbid_tracking", Permission.DATA_PLANES_WRITE)
+async def forbid_tracking(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> DataPlaneView:
+    """Track and stop nobody's work here that was started elsewhere."""
+    return view(await desk.call(desk.intake(caller_of(request)).allow_tracking, data_plane_id, None))
+
+
 @operation("POST", "/data-planes/{data_plane_id:uuid}/heartbeat", "beat", Permission.JOBS_WRITE)
 async def beat(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> DataPlaneView:
     """Say that a process of the plane lives."""
@@ -72,4 +86,8 @@ async def beat(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: 
     return view(await desk.call(desk.intake(caller).plane, data_plane_id))
 
 
-ROUTES = Router("/", route_handlers=[list_planes, create_plane, get_plane, archive_plane, beat], tags=["Data planes"])
+ROUTES = Router(
+    "/",
+    route_handlers=[list_planes, create_plane, get_plane, archive_plane, allow_tracking, forbid_tracking, beat],
+    tags=["Data planes"],
+)

@@ -2,6 +2,7 @@
 
 from control_plane.statements.cancelling import (
     claim_cancellations,
+    commit_tracked,
     complete,
     extend,
     lock_leftovers,
@@ -15,6 +16,7 @@ from control_plane.statements.cancelling import (
 from control_plane.statements.chains import Chain, guard
 from control_plane.statements.elements import CHANNEL, among, now, rows, shifted
 from control_plane.statements.planes import (
+    allow_tracking,
     archive_plane,
     beat,
     insert_executor,
@@ -69,6 +71,7 @@ from control_plane.statements.users import (
     select_on_plane,
     select_requestable,
     settle_never_claimed,
+    start_tracked,
     wake_plane,
 )
 
@@ -77,6 +80,7 @@ __all__ = [
     "ORDERS",
     "Chain",
     "Filters",
+    "allow_tracking",
     "among",
     "archive_plane",
     "attend",
@@ -84,6 +88,7 @@ __all__ = [
     "beat",
     "claim_cancellations",
     "commit",
+    "commit_tracked",
     "complete",
     "confirm_closed",
     "confirm_lower_incarnations",
@@ -138,5 +143,6 @@ __all__ = [
     "shifted",
     "start",
     "start_one",
+    "start_tracked",
     "wake_plane",
 ]

@@ -22,8 +22,8 @@ from sqlalchemy import (
     update,
 )
 
-from control_plane.jobs import Closure
-from control_plane.lifecycle import Trigger
+from control_plane.jobs import Closure, JobType
+from control_plane.lifecycle import Trigger, destination
 from control_plane.schema import (
     SUSPECT,
     Document,
@@ -114,7 +114,8 @@ def _closure() -> ColumnElement[Any]:
     """What the store knows of why nothing of a job can start any more; NULL when something may."""
     permit_ends = shifted(jobs.c.attended_at, data_planes.c.permit_seconds)
     return case(
-        (jobs.c.executor.is_(None), Closure.NEVER_CLAIMED.value),
+        (jobs.c.type == JobType.EXTERNAL.value, Closure.SINGLE_RUN.value),
+        (jobs.c.epoch.is_(None), Closure.NEVER_CLAIMED.value),
         (jobs.c.executor_closed_at.is_not(None), Closure.EXECUTOR_CLOSED.value),
         (permit_ends <= now(), Closure.PERMIT_EXPIRED.value),
     ).label("closure")
@@ -158,11 +159,12 @@ def _assignments(claimed: FromClause) -> Select[Any]:
 def _work() -> ColumnElement[Any]:
     executor = json_object(
         executor_id=jobs.c.executor,
-        incarnation=jobs.c.executor_incarnation,
+        incarnation=func.coalesce(jobs.c.executor_incarnation, executors.c.incarnation),
         address=executors.c.address,
         registered=executors.c.incarnation,
     )
     publication = json_object(dataset_id=jobs.c.dataset_id, number=jobs.c.publication_number)
+    allowed = func.coalesce(data_planes.c.tracking, literal_column("'{}'", Document), type_=Document)
     return json_object(
         job_id=jobs.c.job_id,
         tag=jobs.c.tag,
@@ -170,6 +172,7 @@ def _work() -> ColumnElement[Any]:
         executor=case((jobs.c.executor.is_not(None), executor)),
         incarnation=jobs.c.engine_incarnation,
         publication=case((jobs.c.publication_number.is_not(None), publication)),
+        tracked=case((jobs.c.type == JobType.EXTERNAL.value, allowed)),
     )
 
 
@@ -223,7 +226,7 @@ def settle() -> Chain:
             among(cancellations.c.job_id, select(wanted.c.job_id)),  # by the index, whatever the statistics say
             cancellations.c.job_id == wanted.c.job_id,
             cancellations.c.lease == wanted.c.lease,
-            or_(_says(wanted.c.receipt, "closure") != Closure.NEVER_CLAIMED.value, jobs.c.executor.is_(None)),
+            or_(_says(wanted.c.receipt, "closure") != Closure.NEVER_CLAIMED.value, jobs.c.epoch.is_(None)),
             receipt=wanted.c.receipt,
         ).returning(jobs.c.ended_at),
         (closed, audited(Trigger.CANCEL, actor())),
@@ -258,6 +261,26 @@ def settle_ended() -> Update:
         .where(_held(wanted), jobs.c.job_id == cancellations.c.job_id, jobs.c.ended_at.is_not(None))
         .values(settled_at=jobs.c.ended_at, waiting=None, waiting_detail=None, unanswered=0)
         .returning(cancellations.c.job_id)
+    )
+
+
+@lru_cache
+def commit_tracked() -> Update:
+    """Commit the tracked jobs in ``:rows`` whose lease is still the settler's: it saw their runs succeed."""
+    wanted = rows(job_id=Uuid, lease=Uuid, result=Document)
+    return (
+        update(jobs)
+        .where(
+            jobs.c.job_id == wanted.c.job_id,
+            jobs.c.type == JobType.EXTERNAL.value,
+            jobs.c.state == destination(Trigger.REQUEST_CANCELLATION).value,
+            jobs.c.committed_at.is_(None),
+            among(cancellations.c.job_id, select(wanted.c.job_id)),
+            cancellations.c.job_id == wanted.c.job_id,
+            cancellations.c.lease == wanted.c.lease,
+        )
+        .values(committed_at=now(), updated_at=now(), result=wanted.c.result)
+        .returning(jobs.c.job_id)
     )
 
 

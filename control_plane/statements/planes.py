@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from control_plane.jobs import SILENT_AFTER_SECONDS
 from control_plane.schema import (
+    Document,
     Uuid,
     collaborators,
     data_planes,
@@ -118,6 +119,17 @@ def archive_plane() -> Update:
         update(data_planes)
         .where(data_planes.c.data_plane_id == bindparam("of_plane", type_=Uuid), ~unfinished)
         .values(status="archived")
+        .returning(data_planes.c.data_plane_id)
+    )
+
+
+@lru_cache
+def allow_tracking() -> Update:
+    """Say whose work, started elsewhere, may be tracked on ``:of_plane``; NULL for nobody's."""
+    return (
+        update(data_planes)
+        .where(data_planes.c.data_plane_id == bindparam("of_plane", type_=Uuid))
+        .values(tracking=bindparam("new_tracking", type_=Document))
         .returning(data_planes.c.data_plane_id)
     )
 

@@ -57,6 +57,19 @@ def record_birth() -> Insert:
 
 
 @lru_cache
+def start_tracked() -> Chain:
+    """Start ``:of_job``, whose only run is the one that ``:new_handle`` names: it runs already, and no executor's."""
+    first = move(
+        Trigger.START,
+        jobs.c.job_id == bindparam("of_job", type_=Uuid),
+        handle=bindparam("new_handle", type_=Document),
+        executor=bindparam("by_executor", type_=Text),
+        epoch=bindparam("new_epoch", type_=Uuid),
+    )
+    return Chain(first, (audited(Trigger.START, actor()),))
+
+
+@lru_cache
 def wake_plane() -> Select[Any]:
     """Tell the listeners that ``:plane`` has work."""
     return select(woken(bindparam("plane", type_=Text)))
@@ -256,6 +269,6 @@ def settle_never_claimed() -> Chain:
     """Cancel those of the jobs in ``:rows`` that no executor ever claimed."""
     wanted = rows(job_id=Uuid, receipt=Document)
     return Chain(
-        move(Trigger.CANCEL, jobs.c.job_id == wanted.c.job_id, jobs.c.executor.is_(None), receipt=wanted.c.receipt),
+        move(Trigger.CANCEL, jobs.c.job_id == wanted.c.job_id, jobs.c.epoch.is_(None), receipt=wanted.c.receipt),
         (settled_now, audited(Trigger.CANCEL, actor())),
     )

@@ -18,7 +18,7 @@ from adapters.base import ENDED, Adapter, Run, RunStatus, StopAnswer
 from adapters.narrative.embedded import INCARNATION_ENDED, EmbeddedAdapter
 from adapters.narrative.wire import run_handle
 from control_plane.errors import Conflict
-from control_plane.jobs import Executor, Handle, Publication, Purpose, Rung, Waiting, Work, work_tag
+from control_plane.jobs import Executor, Handle, Owner, Publication, Purpose, Rung, Tracking, Waiting, Work, work_tag
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.narrative import ENDLESS, PLANE, opened, rows, run_to_end, view_of
 from workers.engines.embedded import EmbeddedEngine
@@ -49,6 +49,9 @@ class Plane(Protocol):
     async def shown(self) -> int | None:
         """The publication number that readers of dataset 6404 see."""
 
+    async def start_elsewhere(self, owner: str) -> str:
+        """Start what is nobody's job, as this user; answers its name."""
+
 
 class MemoryPlane:
     """The double."""
@@ -72,6 +75,9 @@ class MemoryPlane:
 
     async def shown(self) -> int | None:
         return self.engine.shown.get(6404, (None, None))[0]
+
+    async def start_elsewhere(self, owner: str) -> str:
+        return self.engine.start_elsewhere(Owner(user=owner))
 
 
 class EmbeddedPlane:
@@ -100,6 +106,9 @@ class EmbeddedPlane:
     async def shown(self) -> int | None:
         found = rows(self.engine, "SELECT 1 FROM duckdb_views() WHERE view_name = 'ds_6404'")
         return int(rows(self.engine, "SELECT n FROM narrative.datasets.ds_6404")[0][0]) if found else None
+
+    async def start_elsewhere(self, owner: str) -> str:
+        return self.engine.start_query(ENDLESS, owner).run_id
 
 
 def named_work() -> Work:
@@ -229,6 +238,61 @@ async def test_a_plane_that_answers_can_be_cancelled_on(plane: Plane) -> None:
 
     assert check.ok
     assert "\n" not in check.detail
+
+
+# --- work that was started elsewhere
+
+
+def tracked(plane: Plane, name: str) -> Work:
+    """A job whose only run is the one of this name."""
+    return structs.replace(plane.work(), handle=Handle("", "", name), tracked=Tracking(users=["dbt"]))
+
+
+async def test_a_tracked_run_is_found_by_its_name_alone_with_its_owner(plane: Plane) -> None:
+    name, _other = await plane.start_elsewhere("dbt"), await plane.start_elsewhere("dbt")
+    work = tracked(plane, name)
+
+    run = await find_one(plane, work)
+
+    assert (run.job_id, run.status, run.owner) == (work.job_id, RunStatus.ACTIVE, Owner(user="dbt"))
+    assert (run.handle.engine, run.handle.run_id) == (plane.adapter.engine, name)
+    assert run.tag != work.tag
+
+
+async def test_a_tracked_run_can_be_stopped_and_its_neighbour_runs_on(plane: Plane) -> None:
+    doomed, spared = [tracked(plane, await plane.start_elsewhere("dbt")) for _ in range(2)]
+    run = await find_one(plane, doomed)
+
+    answers = await plane.adapter.stop([run], Rung.ASK)
+    await stopped(plane, run)
+
+    assert answers == {run.handle: StopAnswer.ACCEPTED}
+    assert (await find_one(plane, doomed)).status is RunStatus.STOPPED
+    assert (await find_one(plane, spared)).status is RunStatus.ACTIVE
+
+
+async def test_a_name_that_the_engine_does_not_know_is_a_complete_and_empty_listing(plane: Plane) -> None:
+    name = await plane.start_elsewhere("dbt")
+
+    listing = (await plane.adapter.find([work := tracked(plane, name[:-1])]))[work.job_id]
+
+    assert (listing.runs, listing.complete) == ((), True)
+
+
+async def test_the_run_of_a_job_has_no_owner_who_could_be_allowed(plane: Plane) -> None:
+    work = plane.work()
+    await plane.start(work)
+    name = (await find_one(plane, work)).handle.run_id
+
+    run = await find_one(plane, tracked(plane, name))
+
+    assert run.owner is None
+
+
+async def test_work_started_elsewhere_is_none_of_the_planes_own(plane: Plane) -> None:
+    await find_one(plane, tracked(plane, await plane.start_elsewhere("dbt")))
+
+    assert (await plane.adapter.running()).runs == ()
 
 
 # --- stopping
@@ -484,6 +548,36 @@ async def test_another_executor_at_the_address_proves_nothing(tmp_path: Path) ->
         assert listing.trouble is not None
         assert "in place of job-executor-other" in listing.trouble.detail
         assert await plane.adapter.close([work]) == frozenset()
+
+
+async def test_a_later_incarnation_proves_that_a_tracked_run_of_an_earlier_one_has_ended(tmp_path: Path) -> None:
+    async with served(tmp_path) as first:
+        name = await first.start_elsewhere("dbt")
+    async with served(tmp_path) as second:
+        run = await find_one(second, tracked(second, name))
+
+        assert (run.status, run.word, run.handle.incarnation) == (RunStatus.STOPPED, INCARNATION_ENDED, "1")
+
+
+async def test_a_tracked_run_of_a_later_incarnation_is_unknown_to_an_earlier_one(tmp_path: Path) -> None:
+    async with served(tmp_path) as plane:
+        later = (await plane.start_elsewhere("dbt")).replace("/1/", "/2/")
+
+        listing = (await plane.adapter.find([work := tracked(plane, later)]))[work.job_id]
+
+        assert not listing.complete
+        assert listing.trouble is not None
+        assert listing.trouble.waiting is Waiting.PLANE_SILENT
+
+
+@pytest.mark.parametrize("name", ["", "x", "a/b/c", "job-executor-1//x", "job-executor-1/1/", "/1/x", "' OR 1=1 --"])
+async def test_what_cannot_be_the_name_of_an_embedded_run_proves_nothing(tmp_path: Path, name: str) -> None:
+    async with served(tmp_path) as plane:
+        listing = (await plane.adapter.find([work := tracked(plane, name)]))[work.job_id]
+
+        assert not listing.complete
+        assert listing.trouble is not None
+        assert listing.trouble.waiting is Waiting.HANDLE_UNKNOWN
 
 
 @pytest.mark.parametrize("address", [None, "ftp://x", "unix:/nowhere/run.sock", "http://127.0.0.1:1", "http://[", ""])

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from msgspec import structs
 
 from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
 from control_plane.errors import Conflict
-from control_plane.jobs import Handle, Publication, Rung, Waiting, Work
+from control_plane.jobs import Handle, Owner, Publication, Rung, Waiting, Work
 
 INCARNATION = "1"
 
@@ -51,6 +51,13 @@ class MemoryEngine:
         self.runs[work.tag] = Run(work.job_id, work.tag, handle, RunStatus.ACTIVE, "running")
         return handle
 
+    def start_elsewhere(self, owner: Owner) -> str:
+        """Begin a run that is nobody's job; answers its name."""
+        name = f"run-{uuid4()}"
+        handle = Handle(self.engine, INCARNATION, name)
+        self.runs[name] = Run(uuid4(), name, handle, RunStatus.ACTIVE, "running", owner=owner)
+        return name
+
     def end(self, work: Work, status: RunStatus) -> None:
         """End the job's run, with an output when it succeeded."""
         if status is RunStatus.SUCCEEDED:
@@ -66,7 +73,7 @@ class MemoryEngine:
     async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
         if trouble := await self._trouble():
             return {work.job_id: Listing(trouble=trouble) for work in works}
-        return {work.job_id: self._listing(self.runs.get(work.tag)) for work in works}
+        return {work.job_id: self._listing(self._run_of(work)) for work in works}
 
     async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
         if await self._trouble():
@@ -91,7 +98,7 @@ class MemoryEngine:
     async def running(self) -> Listing:
         if trouble := await self._trouble():
             return Listing(trouble=trouble)
-        active = [run for run in self.runs.values() if run.status is RunStatus.ACTIVE]
+        active = [run for run in self.runs.values() if run.status is RunStatus.ACTIVE and run.owner is None]
         return Listing(tuple(active), complete=True, incarnation=INCARNATION)
 
     async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
@@ -119,6 +126,13 @@ class MemoryEngine:
         if self.faults.silent:
             return Trouble(Waiting.PLANE_SILENT, "the engine is told to be silent")
         return None
+
+    def _run_of(self, work: Work) -> Run | None:
+        if work.tracked is None:
+            return self.runs.get(work.tag)
+        name = work.handle.run_id if work.handle else None
+        found = next((run for run in self.runs.values() if run.handle.run_id == name), None)
+        return found and structs.replace(found, job_id=work.job_id)
 
     def _listing(self, run: Run | None) -> Listing:
         if self.faults.truncates:

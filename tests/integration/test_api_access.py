@@ -34,7 +34,12 @@ OPERATIONS = operations(DESCRIPTION)
 OPEN = {"live", "ready"}
 CLOSED = sorted(OPERATIONS.keys() - OPEN)
 WITH_IDS = [name for name in CLOSED if "{" in OPERATIONS[name].path]
-OF_PROCESSES = [name for name in CLOSED if OPERATIONS[name].path.startswith("/data-planes/{data_plane_id}/")]
+OF_OWNERS = ["allow_tracking", "forbid_tracking"]
+OF_PROCESSES = [
+    name
+    for name in CLOSED
+    if OPERATIONS[name].path.startswith("/data-planes/{data_plane_id}/") and name not in OF_OWNERS
+]
 
 #: By hand, from the design; what is not named here needs jobs:write.
 NEEDS = {
@@ -46,6 +51,8 @@ NEEDS = {
     "get_data_plane": Permission.DATA_PLANES_READ,
     "create_data_plane": Permission.DATA_PLANES_WRITE,
     "archive_data_plane": Permission.DATA_PLANES_WRITE,
+    "allow_tracking": Permission.DATA_PLANES_WRITE,
+    "forbid_tracking": Permission.DATA_PLANES_WRITE,
 }
 #: What is not about one thing answers everybody, with what is their own.
 OWN = {"list_jobs", "list_data_planes"}
@@ -85,6 +92,7 @@ class World:
             "cancel_job": lambda: {"attestation": "I looked"},
             "run_job": lambda: {"executor": EXECUTOR},
             "create_data_plane": lambda: {"display_name": f"made {uuid4()}", "platform": {"type": "platform_aws"}},
+            "allow_tracking": lambda: {"users": ["dbt"]},
             "claim_cancellations": lambda: {"worker": "w1", "limit": 1},
             "extend_leases": lambda: {"holds": [hold]},
             "settle_cancellations": lambda: {
@@ -350,6 +358,16 @@ async def test_what_a_planes_processes_ask_wants_a_token_that_is_bound_to_it(api
 
     assert answer.status_code == 403
     assert contents(api.given.store) == before
+
+
+@pytest.mark.parametrize("name", OF_OWNERS)
+async def test_a_planes_process_cannot_say_whose_work_may_be_stopped_on_it(api: Api, world: World, name: str) -> None:
+    before = contents(api.given.store)
+
+    answer = await world.ask(api.process(), name)
+
+    assert answer.status_code == 403
+    assert contents(api.given.store)["data_planes"] == before["data_planes"]
 
 
 @pytest.mark.parametrize("name", WITH_IDS)

@@ -522,10 +522,13 @@ def test_a_listing_shows_each_job_with_its_cancellation(given: Given) -> None:
     assert record.cancellation.requested_by == OTHER_ASKER
 
 
-def test_a_job_of_every_type_can_be_submitted_and_read(given: Given) -> None:
-    jobs = [given.pending(kind, input=INPUTS.get(kind, {"any": "thing"})) for kind in JobType]
+SUBMITTED = [kind for kind in JobType if kind is not JobType.EXTERNAL]
 
-    assert [given.job(job.job_id).type for job in jobs] == list(JobType)
+
+def test_a_job_of_every_type_can_be_submitted_and_read(given: Given) -> None:
+    jobs = [given.pending(kind, input=INPUTS.get(kind, {"any": "thing"})) for kind in SUBMITTED]
+
+    assert [given.job(job.job_id).type for job in jobs] == SUBMITTED
 
 
 def test_an_input_that_is_nested_too_deeply_is_refused_before_it_breaks_a_listing(given: Given) -> None:

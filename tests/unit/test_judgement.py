@@ -9,7 +9,7 @@ import pytest
 
 from adapters.base import Listing, Run, RunStatus, StopAnswer, Trouble
 from control_plane.jobs import Assignment, Closure, Handle, JobType, Outcome, Process, Rung, Waiting, Work
-from workers.judgement import Case, Ended, Unsettled, climb, heed, judge, receipt_of
+from workers.judgement import Case, Ended, Judgement, Unsettled, climb, heed, judge, receipt_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 JOB = UUID(int=1)
@@ -57,7 +57,7 @@ class Look:
     of: Case
     at: float = 0.0
 
-    def __call__(self, listing: Listing, *, closed_before: bool = True, after: float = 1.0) -> Ended | Unsettled:
+    def __call__(self, listing: Listing, *, closed_before: bool = True, after: float = 1.0) -> Judgement:
         self.at += after
         self.of.listing = listing
         return judge(self.of, closed_before=closed_before, begun_at=self.at)

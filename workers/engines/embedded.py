@@ -1,6 +1,7 @@
 """Embedded DuckDB: runs compiled Spark SQL in the executor's own process, each job in its own session and thread."""
 
 import asyncio
+import math
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -18,7 +19,7 @@ from adapters.base import Run as SeenRun
 from adapters.base import RunStatus, StopAnswer
 from adapters.narrative.wire import ENGINE, run_handle
 from control_plane.errors import BadInput, EngineUnavailable
-from control_plane.jobs import Claim, FailureCause, Handle, JobType, Publication
+from control_plane.jobs import Claim, FailureCause, Handle, JobType, Owner, Publication
 from workers.engines.base import Ending
 from workers.engines.folder import Folder
 from workers.engines.plans import TYPES, Answer, Plan, plan
@@ -69,8 +70,18 @@ class EmbeddedEngine:
 
     def start(self, claim: Claim, may_submit: Callable[[], bool]) -> Handle:
         """Begin the job's one run; the SQL is read in the run's own thread, because a long one takes seconds."""
+        return self._begin(claim, may_submit)
+
+    def start_query(self, sql: str, owner: str) -> Handle:
+        """Begin a query that is nobody's job, and counts the rows of *sql*: as if it were started elsewhere."""
+        query_id = uuid4()
+        wanted = {"nql": sql, "compiled_sql": sql}
+        claim = Claim(query_id, JobType.NQL_FORECAST, wanted, f"query:{query_id}", query_id, permit_seconds=math.inf)
+        return self._begin(claim, lambda: True, Owner(user=owner))
+
+    def _begin(self, claim: Claim, may_submit: Callable[[], bool], owner: Owner | None = None) -> Handle:
         handle = run_handle(self.executor_id, self.incarnation, claim.job_id)
-        run = Run(claim, handle, self._warehouse.session(), may_submit)
+        run = Run(claim, handle, self._warehouse.session(), may_submit, owner)
         self._book.add(run)
         threading.Thread(target=self._carry_out, args=[run], name=str(claim.job_id), daemon=True).start()
         return handle

@@ -6,11 +6,12 @@ from concurrent.futures import Future
 from itertools import islice
 
 from duckdb import DuckDBPyConnection
+from msgspec import structs
 
 from adapters.base import Run as SeenRun
 from adapters.base import RunStatus
 from control_plane.errors import Conflict
-from control_plane.jobs import Claim, Handle
+from control_plane.jobs import Claim, Handle, Owner
 from workers.engines.base import Ending
 
 
@@ -18,9 +19,15 @@ class Run:
     """One job's one run, in a session that nothing else ever uses."""
 
     def __init__(
-        self, claim: Claim, handle: Handle, session: DuckDBPyConnection, may_submit: Callable[[], bool]
+        self,
+        claim: Claim,
+        handle: Handle,
+        session: DuckDBPyConnection,
+        may_submit: Callable[[], bool],
+        owner: Owner | None = None,
     ) -> None:
         self.claim = claim
+        self.owner = owner
         self.handle = handle
         self.session = session
         self.may_submit = may_submit
@@ -52,12 +59,11 @@ class Run:
 
     def seen(self) -> SeenRun:
         """What the engine says of it now."""
+        seen = SeenRun(self.claim.job_id, self.claim.tag, self.handle, RunStatus.ACTIVE, self.word, owner=self.owner)
         if not self.ended.done():
-            return SeenRun(self.claim.job_id, self.claim.tag, self.handle, RunStatus.ACTIVE, self.word)
+            return seen
         ending = self.ended.result()
-        return SeenRun(
-            self.claim.job_id, self.claim.tag, self.handle, ending.status, ending.word, ended_at=ending.ended_at
-        )
+        return structs.replace(seen, status=ending.status, word=ending.word, ended_at=ending.ended_at)
 
 
 class RunBook:
