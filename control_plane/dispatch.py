@@ -34,6 +34,7 @@ from control_plane.jobs import (
     Publication,
     Settled,
     Settlement,
+    Waiting,
     check_kept,
     check_range,
     check_result,
@@ -45,6 +46,7 @@ log = structlog.get_logger()
 
 
 _PLANES_AT_ONCE = 200  #: in one claim; SQLite takes no more than 500
+_UNREADABLE_DELAY_SECONDS = 60.0
 _LONGEST_DELAY_SECONDS = 3_600.0  #: of a postponement: whoever asks for more would lose it
 
 
@@ -77,7 +79,9 @@ class Dispatch:
             **bound,
             **limits,
         )
-        return [assignment for row in claimed if (assignment := _assignment(row)) is not None]
+        read = {row["job_id"]: _assignment(row) for row in claimed}
+        self.postpone([_unreadable(row) for row in claimed if read[row["job_id"]] is None])
+        return [assignment for assignment in read.values() if assignment is not None]
 
     def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:
         """Keep leases; answers those still held, with what is known now of their closure."""
@@ -324,22 +328,18 @@ class Dispatch:
     def commit(self, commits: Sequence[Commit], *, executor: Executor) -> dict[UUID, Publication | None]:
         """Pass the commit point, each job in a transaction of its own; who is missing lost against a cancellation.
 
-        Raises BadInput for a result of the wrong shape; nothing of that job is changed then.
+        Raises BadInput for a result of the wrong shape; nothing is changed then, of no job.
         """
+        wanted = [{"job_id": item.job_id} for item in commits]
+        types = {row["job_id"]: row["type"] for row in self._store.perform(statements.select_types(), wanted)}
+        checked = [_checked(item, JobType(types[item.job_id])) for item in commits if item.job_id in types]
         passed: dict[UUID, Publication | None] = {}
-        for item in commits:
+        for item in checked:
             with self._store.transaction() as transaction:
                 passed |= self._commit(transaction, item, Process(executor.executor_id))
         return passed
 
     def _commit(self, transaction: Transaction, item: Commit, actor: Process) -> dict[UUID, Publication | None]:
-        known = transaction.perform(statements.select_type(), job_id=item.job_id)
-        if not known:
-            return {}
-        result = check_result(JobType(known[0]["type"]), item.result)
-        check_kept("result", result)
-        if item.dataset_id is not None:
-            check_range("dataset_id", item.dataset_id, 1, LARGEST)
         number = None
         if item.dataset_id is not None:
             raised = transaction.perform(statements.next_publication(), job_id=item.job_id, dataset_id=item.dataset_id)
@@ -348,7 +348,7 @@ class Dispatch:
             statements.commit(),
             of_job=item.job_id,
             of_epoch=item.epoch,
-            new_result=result,
+            new_result=item.result,
             of_dataset=item.dataset_id,
             number=number,
         )
@@ -408,6 +408,13 @@ def _bounded(postponement: Postponement) -> Postponement:
     return msgspec.structs.replace(postponement, delay_seconds=delay)
 
 
+def _checked(item: Commit, kind: JobType) -> Commit:
+    result = check_result(kind, item.result)
+    check_kept("result", result)
+    check_range("dataset_id", item.dataset_id, 1, LARGEST)
+    return msgspec.structs.replace(item, result=result)
+
+
 def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:
     return [{"job_id": job_id, "epoch": epoch} for job_id, epoch in sorted(held.items())]
 
@@ -448,6 +455,12 @@ def _claim(row: RowMapping, publication: Publication | None = None) -> Claim:
 
 
 _ASSIGNMENT = msgspec.json.Decoder(Assignment)
+
+
+def _unreadable(row: RowMapping) -> Postponement:
+    """Given back, so that it comes to be seen as stuck like everything else that cannot go on."""
+    detail = "what the store has of it cannot be read; the log says why"
+    return Postponement(row["job_id"], row["lease"], Waiting.ADAPTER_ERROR, detail, _UNREADABLE_DELAY_SECONDS)
 
 
 def _assignment(row: RowMapping) -> Assignment | None:

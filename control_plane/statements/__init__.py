@@ -44,7 +44,7 @@ from control_plane.statements.running import (
     select_committed,
     select_discardable,
     select_epoch,
-    select_type,
+    select_types,
     start,
     start_one,
 )
@@ -134,7 +134,7 @@ __all__ = [
     "select_requestable",
     "select_settled",
     "select_tokens",
-    "select_type",
+    "select_types",
     "select_valid_tokens",
     "settle",
     "settle_ended",

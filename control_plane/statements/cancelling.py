@@ -150,7 +150,7 @@ def _assignments(claimed: FromClause) -> Select[Any]:
         first_stop_at=claimed.c.first_stop_at,
     )
     return (
-        select(claimed.c.job_id, cast(assignment, Text).label("assignment"))
+        select(claimed.c.job_id, claimed.c.lease, cast(assignment, Text).label("assignment"))
         .select_from(_with_jobs(claimed).outerjoin(executors, executors.c.executor_id == jobs.c.executor))
         .order_by(claimed.c.requested_at)
     )

@@ -171,9 +171,10 @@ def confirm_lower_incarnations() -> Chain:
 
 
 @lru_cache
-def select_type() -> Select[Any]:
-    """The type of one job, ``:job_id``."""
-    return select(jobs.c.type).where(jobs.c.job_id == bindparam("job_id", type_=Uuid))
+def select_types() -> Select[Any]:
+    """The types of the jobs in ``:rows``."""
+    wanted = select(rows(job_id=Uuid).c.job_id)
+    return select(jobs.c.job_id, jobs.c.type).where(among(jobs.c.job_id, wanted))
 
 
 @lru_cache

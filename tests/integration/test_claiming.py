@@ -465,6 +465,20 @@ def test_a_row_that_cannot_be_read_harms_only_itself(given: Given) -> None:
     assert [(entry["event"], entry["job"]) for entry in logs] == [("cancellation_unreadable", str(jobs[1]))]
 
 
+def test_a_row_that_cannot_be_read_is_called_stuck_like_any_other(given: Given) -> None:
+    job_id = given.requested().job_id
+    with past_triggers(given.store) as connection:
+        unreadable = update(schema.cancellations).values(requested_by={"type": "nobody"})
+        connection.execute(unreadable)
+    given.claim()
+    given.clock.advance(STUCK_AFTER_SECONDS)
+    given.claim()
+
+    [row] = given.rows_of("cancellations", job_id)
+
+    assert (row["waiting"], row["lease"], row["stuck_at"]) == ("adapter_error", None, given.clock.now)
+
+
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("column", "written"),

@@ -436,6 +436,21 @@ def test_of_a_commit_and_a_request_at_once_the_commits_answer_tells_the_truth(gi
         assert (job.committed_at is not None) == (claim.job_id in answer)  # type: ignore[operator]  # of a commit
 
 
+def test_one_bad_result_in_a_batch_of_commits_changes_nothing_of_any(given: Given) -> None:
+    good, bad = given.running(), given.running()
+    before = [given.everything(claim.job_id) for claim in (good, bad)]
+    commits = [
+        Commit(good.job_id, good.epoch, VIEW_RESULT, DATASET),
+        Commit(bad.job_id, bad.epoch, {"rows": "many"}, DATASET),
+    ]
+
+    with pytest.raises(BadInput) as caught:
+        given.dispatch.commit(commits, executor=EXECUTOR)
+
+    assert caught.value.field == "result"
+    assert [given.everything(claim.job_id) for claim in (good, bad)] == before
+
+
 @pytest.mark.parametrize("whose", ["epoch", "job"])
 def test_a_commit_that_is_not_the_holders_changes_nothing(given: Given, whose: str) -> None:
     claim = given.running()
