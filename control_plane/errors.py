@@ -9,6 +9,7 @@ CountermandError
 ├── Conflict             tell the user: the thing is not in a fit state     exit 7, HTTP 409
 ├── NotMigrated          stop: an operator has to migrate the database      exit 8, HTTP 503
 ├── StoreUnavailable     retry: the database is away                        exit 9, HTTP 503
+├── ControlPlaneUnavailable  retry: the control plane did not answer        exit 9
 ├── NotGranted           stop: the database's operator has to grant         exit 10
 ├── Refused              stop: this process may not go on                   exit 10
 └── EngineUnavailable    retry: the engine did not answer
@@ -30,7 +31,7 @@ class ExitCode(IntEnum):
     NOT_CANCELLABLE = 6
     CONFLICT = 7
     NOT_MIGRATED = 8
-    STORE_UNAVAILABLE = 9
+    UNAVAILABLE = 9
     REFUSED = 10
     UNAUTHENTICATED = 11
     FORBIDDEN = 12
@@ -100,8 +101,18 @@ class NotMigrated(CountermandError):
 class StoreUnavailable(CountermandError):
     """The database could not be reached, or went away; the call may be repeated."""
 
-    exit_code = ExitCode.STORE_UNAVAILABLE
+    exit_code = ExitCode.UNAVAILABLE
     problem_type = "store-unavailable"
+
+
+class ControlPlaneUnavailable(CountermandError):
+    """The control plane did not answer, or something before it did in its place; the message says what was seen.
+
+    A call that may be repeated was repeated already; the message says of any other that it may have been done.
+    """
+
+    exit_code = ExitCode.UNAVAILABLE
+    problem_type = "control-plane-unavailable"
 
 
 class NotGranted(CountermandError):

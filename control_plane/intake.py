@@ -42,7 +42,7 @@ from control_plane.policy import Policy
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
 from control_plane.store import Store, Transaction
-from control_plane.wire import Page
+from control_plane.wire import CancellationProgress, Page
 
 PER_PAGE_LIMIT = 500
 LONGEST_NAME = 200
@@ -329,6 +329,24 @@ class Intake:
         return [_audit_entry(row) for row in self._store.perform(statements.select_audit(), job_id=job_id)]
 
     # --- cancellation ---
+
+    def cancellation(self, job_id: UUID) -> CancellationProgress:
+        """How far a job's cancellation is; NotFound when nobody asked for one, or there is no such job."""
+        job = self.job(job_id)
+        if job.cancellation is None:
+            raise NotFound(f"job_id: nobody asked for the cancellation of job {job_id}", field="job_id")
+        proven = None if job.receipt is None else job.receipt.outcome is not Outcome.ATTESTED
+        return CancellationProgress(job.state, job.cancellation, job.receipt, proven, self._is_stuck(job))
+
+    def _is_stuck(self, job: Job) -> bool:
+        """By the plane's own limit: where no worker runs, nobody else could say so."""
+        if job.cancellation is None or job.state is not JobState.PENDING_CANCELLATION:
+            return False
+        if job.cancellation.stuck_at is not None:
+            return True
+        plane = self._store.perform(statements.select_plane(), data_plane_id=job.data_plane_id)[0]
+        waited = self._store.perform(statements.select_moment())[0]["moment"] - job.cancellation.requested_at
+        return bool(waited.total_seconds() > plane["stuck_after_seconds"])
 
     def request_cancellation(self, job_id: UUID, requested_by: RequestSource, reason: str | None = None) -> Job:
         """Ask for a job to be cancelled, and answer it as the request left it.

@@ -112,7 +112,7 @@ class ApiUser(Struct, frozen=True, tag="api_user", tag_field="type", forbid_unkn
 
 
 class Process(Struct, frozen=True, tag="process", tag_field="type", forbid_unknown_fields=True):
-    """A program, by its name; ``cli:<login>`` for the command."""
+    """A program, by its name; ``token:<name>`` for the bearer of a token."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
 

@@ -1,6 +1,7 @@
 """What travels between the API and its users, so that both sides read the same nouns."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,6 +12,15 @@ from control_plane.lifecycle import JobState
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 Sentence = Annotated[str, Meta(max_length=2_000)]
+
+
+class Order(StrEnum):
+    """How a listing of jobs is sorted."""
+
+    CREATED_AT_ASC = "created_at_asc"
+    CREATED_AT_DESC = "created_at_desc"
+    UPDATED_AT_ASC = "updated_at_asc"
+    UPDATED_AT_DESC = "updated_at_desc"
 
 
 class JobSubmission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -65,6 +75,7 @@ class CancellationProgress(Struct, frozen=True):
     cancellation: Cancellation
     receipt: Receipt | None
     proven: Annotated[bool | None, Meta(description="False for an attestation; null until it is settled.")]
+    stuck: Annotated[bool, Meta(description="It waits for longer than its plane's stuck_after_seconds.")]
 
 
 class Events(Struct, frozen=True):

@@ -12,14 +12,13 @@ from control_plane import lifecycle
 from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
-from control_plane.errors import BadInput, Conflict, Forbidden, NotFound
+from control_plane.errors import BadInput, Conflict, Forbidden
 from control_plane.intake import PER_PAGE_LIMIT, NewJob
 from control_plane.jobs import (
     Claim,
     Executor,
     Job,
     JobType,
-    Outcome,
     Settlement,
     check_executor,
     check_kept,
@@ -130,12 +129,8 @@ async def list_events(request: Request[Any, Any, Any], desk: GivenDesk, job_id: 
 
 @operation("GET", "/jobs/{job_id:uuid}/cancellation", "get_cancellation", Permission.JOBS_READ)
 async def get_cancellation(request: Request[Any, Any, Any], desk: GivenDesk, job_id: JobId) -> CancellationProgress:
-    """How far a job's cancellation is: who asked, rounds, the reason to wait, the receipt."""
-    job = await desk.call(desk.intake(caller_of(request)).job, job_id)
-    if job.cancellation is None:
-        raise NotFound(f"job_id: nobody asked for the cancellation of job {job_id}", field="job_id")
-    proven = None if job.receipt is None else job.receipt.outcome is not Outcome.ATTESTED
-    return CancellationProgress(job.state, job.cancellation, job.receipt, proven)
+    """How far a job's cancellation is: who asked, rounds, the reason to wait, whether it is stuck, the receipt."""
+    return await desk.call(desk.intake(caller_of(request)).cancellation, job_id)
 
 
 @operation(

@@ -205,7 +205,7 @@ BAD = [
     Bad(
         "a database that is not there",
         ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing"),
-        ExitCode.STORE_UNAVAILABLE,
+        ExitCode.UNAVAILABLE,
         ("postgresql://nobody@127.0.0.1:1/nothing", "away"),
     ),
     Bad(
