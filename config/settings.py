@@ -10,15 +10,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSource
 
 PREFIX = "COUNTERMAND_"
 FILE_VARIABLE = "COUNTERMAND_CONFIG"
-#: Never repeated in a message: they may hold a password.
-SECRET_FIELDS = {"database_url"}
+#: Never repeated in a message, wherever they stand: they are secrets, or may hold a password.
+SECRET_FIELDS = {"database_url", "token", "url"}
 #: The control plane's names, which the configuration does not import; a test holds the two together.
 PLATFORMS = ("platform_aws", "platform_snowflake")
 JOB_TYPES = (
@@ -69,6 +80,32 @@ def check_address(address: str) -> str:
     return address
 
 
+def check_url(url: str) -> str:
+    """Accept where a control plane answers; a token is kept apart from its address, which is shown to everybody."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise allowed(ADDRESS) from None
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise allowed(ADDRESS)
+    if "@" in parts.netloc:
+        raise allowed("without a name and a password: a token is given as COUNTERMAND_TOKEN, or by token_file")
+    if parts.query or parts.fragment:
+        raise allowed(f"{ADDRESS}, without a query and a fragment")
+    return url
+
+
+ADDRESS = "http://host:port or https://host"
+
+
+def check_token_file(file: Path | None, info: ValidationInfo) -> Path | None:
+    """Accept a file where its own source gives no token as well."""
+    if file is not None and info.data.get("token") is not None:
+        raise allowed("absent beside a token: one of the two is enough")
+    return file
+
+
 def check_memory_limit(limit: str) -> str:
     """Accept a size as DuckDB writes it."""
     if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", limit):
@@ -98,6 +135,7 @@ def lower(value: object) -> object:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+TokenFile = Annotated[Path | None, AfterValidator(check_token_file)]
 PlatformName = Annotated[str, AfterValidator(check_platform)]
 JobTypeName = Annotated[str, AfterValidator(check_job_type)]
 
@@ -156,6 +194,14 @@ class ServerSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
 
 
+class Profile(Section):
+    """A control plane that the commands speak to, by a name: ``countermand --profile NAME``."""
+
+    url: Annotated[str, AfterValidator(check_url)] | None = None
+    token: SecretStr | None = None
+    token_file: TokenFile = None
+
+
 class Settings(BaseSettings):
     """Everything that can be set, with its default."""
 
@@ -168,6 +214,11 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower)] = "auto"
+    profiles: dict[str, Profile] = Field(default_factory=dict)
+    profile: str | None = None
+    url: Annotated[str, AfterValidator(check_url)] = "http://127.0.0.1:8080"
+    token: SecretStr | None = None
+    token_file: TokenFile = None
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     executor: ExecutorSettings = Field(default_factory=ExecutorSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
@@ -182,7 +233,44 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        file = TomlConfigSettingsSource(settings_cls)
+        profile = ProfileSource(settings_cls, (init_settings, env_settings, file))
+        above = (init_settings, env_settings, profile)
+        return *(OneToken(settings_cls, source) for source in above), file
+
+
+class ProfileSource(PydanticBaseSettingsSource):
+    """What the chosen profile says, whichever source chose it."""
+
+    def __init__(self, settings_cls: type[BaseSettings], sources: Sequence[PydanticBaseSettingsSource]) -> None:
+        super().__init__(settings_cls)
+        self._sources = sources
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        told = [source() for source in self._sources]
+        chosen = next((document["profile"] for document in told if document.get("profile")), None)
+        profiles = [known for document in told if isinstance(known := document.get("profiles"), dict)]
+        found = [known[chosen] for known in profiles if isinstance(chosen, str) and isinstance(known.get(chosen), dict)]
+        return {name: found[0][name] for name in Profile.model_fields if name in found[0]} if found else {}
+
+
+class OneToken(PydanticBaseSettingsSource):
+    """A source whose token replaces those of the sources below it, whether it gives it or names its file."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        told = self._source()
+        given = {"token", "token_file"} & told.keys()
+        return dict.fromkeys(("token", "token_file")) | told if given else told
 
 
 def load_settings(path: Path | str | None = None, **overrides: Any) -> Settings:
@@ -194,7 +282,7 @@ def load_settings(path: Path | str | None = None, **overrides: Any) -> Settings:
     given = without_none(overrides)
     refuse_misspelt_variables(os.environ)
     try:
-        return settings_class(file)(**given)
+        settings = settings_class(file)(**given)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -203,19 +291,41 @@ def load_settings(path: Path | str | None = None, **overrides: Any) -> Settings:
         raise SettingsError(f"{error}: allowed is JSON.") from None
     except ValidationError as error:
         raise SettingsError(describe(error.errors()[0], given, file)) from None  # the cause would show secrets
+    refuse_unknown_profile(settings, given, file)
+    return settings
+
+
+def refuse_unknown_profile(settings: Settings, given: Mapping[str, Any], file: Path | None) -> None:
+    """Refuse a profile that no source describes, and name those that there are."""
+    if settings.profile is None or settings.profile in settings.profiles:
+        return
+    where = origin(("profile",), given, file)
+    known = ", ".join(settings.profiles) or "none: a [profiles.NAME] section of the settings file makes one"
+    raise SettingsError(f"{where}: there is no profile {settings.profile!r}; there are {known}")
 
 
 def config_file(path: Path | str | None) -> Path | None:
-    """The file to read; one that was named has to be there."""
+    """The file to read: the one that was named, which has to be there, else the user's own, if there is one."""
     named = path or os.environ.get(FILE_VARIABLE)
     if not named:
-        return None
+        return users_file()
     by = "" if path else f" (named by {FILE_VARIABLE})"
     if not Path(named).exists():
         raise SettingsError(f"{named}{by} is not there: the settings file has to exist.")
     if not Path(named).is_file():
         raise SettingsError(f"{named}{by} is a folder or the like: a TOML file is needed.")
     return Path(named)
+
+
+def users_file() -> Path | None:
+    """``config.toml`` where the XDG Base Directory Specification has it; None where it is not, or cannot be seen."""
+    try:
+        told = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+        folder = told if told.is_absolute() else Path.home() / ".config"  # a relative one is to be ignored
+        file = folder / "countermand" / "config.toml"
+        return file if file.is_file() else None
+    except (OSError, RuntimeError):  # a service's home may be hidden from it, or not exist
+        return None
 
 
 def settings_class(file: Path | None) -> type[Settings]:
@@ -277,7 +387,7 @@ def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -
 
 
 def is_secret_or_section(name: str, value: object) -> bool:
-    return name in SECRET_FIELDS or isinstance(value, (Mapping, BaseModel))
+    return name.rpartition(".")[2] in SECRET_FIELDS or isinstance(value, (Mapping, BaseModel))
 
 
 def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path | None) -> str:
