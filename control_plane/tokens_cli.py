@@ -4,9 +4,21 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import AsJson, DatabaseUrl, as_moment, find_plane, print_json, print_table, read_id, read_member
+from control_plane.arguments import AsJson, DatabaseUrl, completing, find_plane, read_id, read_member
+from control_plane.printing import as_moment, print_json, print_table
 
-tokens = typer.Typer(help="Bearer tokens for the HTTP API.", no_args_is_help=True)
+tokens = typer.Typer(
+    help="Bearer tokens for the HTTP API, made at the database by the control plane's operator.", no_args_is_help=True
+)
+
+
+def _permissions() -> list[str]:
+    """Imported late, with the store: nothing is completed where that is not installed."""
+    try:
+        from control_plane.tokens import Permission
+    except ModuleNotFoundError:
+        return []
+    return list(Permission)
 
 
 @tokens.command(epilog="Example: countermand tokens create airflow --permission jobs:read --permission jobs:write")
@@ -17,6 +29,7 @@ def create(
         list[str] | None,
         typer.Option(
             help="jobs:read, jobs:write, jobs:attest, data_planes:read, data_planes:write; may be repeated.",
+            autocompletion=completing(_permissions),
         ),
     ] = None,
     company: Annotated[int, typer.Option(help="The company that it acts for.")] = 1,
@@ -37,7 +50,7 @@ def create(
             name=name,
             company_id=company,
             permissions=[read_member(Permission, given, "permission") for given in permission or ()],
-            data_plane_id=find_plane(desk.intake(database_url), plane).data_plane_id if plane else None,
+            data_plane_id=find_plane(desk.intake(database_url).planes(), plane).data_plane_id if plane else None,
             user_id=user,
             lifetime_seconds=days and days * 86_400,
         )

@@ -18,6 +18,7 @@ from workers.shadow import PACKAGES, describe_shadowing
 if TYPE_CHECKING:
     from adapters.base import Adapter
     from config.settings import Settings
+    from control_plane.client import Client
     from control_plane.intake import Intake
     from control_plane.jobs import DataPlane
     from control_plane.notify import Listener
@@ -27,11 +28,31 @@ if TYPE_CHECKING:
     from workers.local import HandOff, LocalUsers
     from workers.run_server import Door
 
-#: What the commands need beside the bare package; those that are not named need only the store.
+#: What the commands need beside the bare package; of those that are not named, some need the store.
 EXTRAS = {"worker": "server,worker", "executor": "server,worker,embedded", "demo": "server,worker,embedded"}
+HOW_TO_GET_ONE = (
+    "give COUNTERMAND_TOKEN, or a profile with a token_file; the control plane's operator makes one "
+    "by `countermand tokens create NAME --permission jobs:read --permission jobs:write`"
+)
 _REFUSED = 10  #: ExitCode.REFUSED, for when the module that declares it may be somebody else's
 
+
+def _profiles(context: typer.Context, incomplete: str) -> list[str]:
+    """The profiles that the shell may complete; none where the settings cannot be read."""
+    from config.settings import SettingsError, load_settings
+
+    try:
+        known = load_settings(context.params.get("config"), profile=None).profiles
+    except SettingsError:
+        return []
+    return [name for name in known if name.startswith(incomplete)]
+
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; else COUNTERMAND_CONFIG.")]
+ProfileName = Annotated[
+    str | None, typer.Option(help="A profile of the settings file; else COUNTERMAND_PROFILE.", autocompletion=_profiles)
+]
+Url = Annotated[str | None, typer.Option(help="The control plane, for `jobs` and `planes`; else COUNTERMAND_URL.")]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 LogFormat = Annotated[str | None, typer.Option(help="auto, json or console.")]
 DatabaseUrl = Annotated[
@@ -47,8 +68,8 @@ def main() -> None:
         sys.stderr.write(f"countermand: {shadowing}\n")
         raise SystemExit(_REFUSED)
     from config.settings import SettingsError
-    from control_plane.cli import fail
     from control_plane.errors import CountermandError, ExitCode
+    from control_plane.printing import fail
 
     try:
         raise SystemExit(build_app()(prog_name="countermand", standalone_mode=False))
@@ -64,8 +85,8 @@ def main() -> None:
 
 def _fail_over_usage(message: str) -> NoReturn:
     """Without arguments nothing is wrong: the help was shown, and there is no message."""
-    from control_plane.cli import fail
     from control_plane.errors import ExitCode
+    from control_plane.printing import fail
 
     if not message:
         raise SystemExit(ExitCode.BAD_INPUT)
@@ -90,8 +111,7 @@ class Commands(TyperGroup):
 
 def build_app() -> typer.Typer:
     """The command with all its subcommands."""
-    from control_plane import cli as control_plane
-    from control_plane import tokens_cli
+    from control_plane import cli, jobs_cli, planes_cli, tokens_cli
 
     app = typer.Typer(
         cls=Commands,
@@ -101,9 +121,9 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    app.add_typer(control_plane.db, name="db")
-    app.add_typer(control_plane.planes, name="planes")
-    app.add_typer(control_plane.jobs, name="jobs")
+    app.add_typer(cli.db, name="db")
+    app.add_typer(planes_cli.planes, name="planes")
+    app.add_typer(jobs_cli.jobs, name="jobs")
     app.add_typer(tokens_cli.tokens, name="tokens")
     app.command(epilog="Example: countermand serve --port 8080 --database-url postgresql://user@host/name")(serve)
     app.command(epilog="Example: countermand worker --data-plane local")(worker)
@@ -121,13 +141,16 @@ def _tell_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     config: ConfigFile = None,
+    profile: ProfileName = None,
+    url: Url = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     _version: Annotated[
         bool, typer.Option("--version", help="Tell the version.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
-    context.obj = Desk(config, {"log_level": log_level, "log_format": log_format})
+    given = {"profile": profile, "url": url, "log_level": log_level, "log_format": log_format}
+    context.obj = Desk(config, given)
 
 
 # --- what a command works with -------------------------------------------------------------------------------------
@@ -152,6 +175,20 @@ class Desk:
     def database_url(self, database_url: str | None) -> str:
         """The database that was given, by option, environment or file."""
         return self.settings(database_url=database_url).database_url
+
+    def client(self) -> "Client":
+        """The control plane as users see it, with the token that was set."""
+        from control_plane.client import Client, is_loopback
+        from control_plane.errors import Unauthenticated
+        from control_plane.printing import tell
+
+        settings = self.settings()
+        token = settings.token.get_secret_value() if settings.token else _token(settings.token_file)
+        if not token:
+            raise Unauthenticated(f"no token was set: {HOW_TO_GET_ONE}")
+        if settings.url.startswith("http://") and not is_loopback(settings.url):
+            tell(f"the token travels unencrypted to {settings.url}: use https where others could listen")
+        return Client(settings.url, token, tell=tell)
 
     def intake(self, database_url: str | None) -> "Intake":
         """Users' side of the store."""
@@ -326,10 +363,10 @@ def _reader(
 
 def _find_cancellable_plane(intake: "Intake", name: str) -> "DataPlane":
     from adapters.registry import ENGINES
-    from control_plane.cli import find_plane
+    from control_plane.arguments import find_plane
     from control_plane.errors import BadInput
 
-    plane = find_plane(intake, name)
+    plane = find_plane(intake.planes(), name)
     if plane.platform not in ENGINES:
         message = f"{name} is on {plane.platform.value}, which has no adapter yet; name other planes with --data-plane"
         raise BadInput(f"data_plane: {message}", field="data_plane")
@@ -463,11 +500,11 @@ STORE_THREADS = 4
 
 
 def _find_embedded_plane(intake: "Intake", name: str) -> "DataPlane":
-    from control_plane.cli import find_plane
+    from control_plane.arguments import find_plane
     from control_plane.errors import BadInput
     from control_plane.jobs import Platform
 
-    plane = find_plane(intake, name)
+    plane = find_plane(intake.planes(), name)
     if plane.platform is not Platform.NARRATIVE:
         message = f"{name} is on {plane.platform.value}; this executor runs the jobs of {Platform.NARRATIVE.value} only"
         raise BadInput(f"data_plane: {message}", field="data_plane")

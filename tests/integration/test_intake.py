@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from control_plane.cli import find_plane
+from control_plane.arguments import find_plane
 from control_plane.errors import BadInput, Conflict, CountermandError, NotFound
 from control_plane.intake import NewJob, NewPlane
 from control_plane.jobs import DataPlane, ExecutionCluster, Job, JobType, Platform, work_tag
@@ -547,4 +547,4 @@ def test_a_plane_is_not_chosen_by_a_name_that_two_companies_gave(given: Given) -
         given.intake.within(Scope(company)).create_plane(NewPlane("prod", Platform.NARRATIVE))
 
     with pytest.raises(BadInput, match=r"data_plane: several are called 'prod'; give one's id: .* of company 3"):
-        find_plane(given.intake, "prod")
+        find_plane(given.intake.planes(), "prod")

@@ -1,0 +1,363 @@
+"""The way to the API that commands take: synchronous, patient within bounds, and without a database."""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+import msgspec
+from msgspec import Struct
+from tenacity import RetryCallState, Retrying, stop_before_delay, wait_exponential_jitter
+
+from control_plane.errors import BadInput, ControlPlaneUnavailable, CountermandError
+from control_plane.jobs import Job, JobType, check_kept
+from control_plane.lifecycle import JobState
+from control_plane.wire import (
+    CancellationProgress,
+    CancellationReason,
+    DataPlanes,
+    DataPlaneSubmission,
+    DataPlaneView,
+    Events,
+    Evidence,
+    JobSubmission,
+    Order,
+    Page,
+)
+
+PATIENCE_SECONDS = 10.0
+CONNECT_SECONDS = 3.0
+LEAST_SECONDS = 1.0  #: for an attempt, however little patience is left
+AWAY = {408, 429, *range(500, 600)}  #: the statuses of a control plane that may answer otherwise later
+AGAIN = {429, 502, 503, 504}  #: those of them after which a call is repeated at once
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  #: nothing has reached the server
+
+Answer = TypeVar("Answer")
+
+
+class Client:
+    """The control plane as the bearer of *token* sees it at *url*; raises the errors that the API answers as problems.
+
+    A call that meets an outage is repeated for *patience_seconds*; one that is not idempotent only as long as nothing
+    of it can have reached the server. *tell* is given one sentence when that begins. Closes with the context.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        tell: Callable[[str], None] = lambda _: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not (token.isascii() and token.isprintable() and " " not in token):
+            raise BadInput("token: it has characters that no token has", field="token")
+        self._url = url
+        self._patience_seconds = patience_seconds
+        self._tell = tell
+        self._pause = pause
+        self._is_away = False
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}", "User-Agent": "countermand"},
+            trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
+        )
+
+    def __repr__(self) -> str:
+        return f"Client({self._url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    # --- jobs
+
+    def list_jobs(
+        self,
+        *,
+        data_plane_id: UUID | None = None,
+        dataset_id: int | None = None,
+        type_: JobType | None = None,
+        state: JobState | None = None,
+        order_by: Order = Order.CREATED_AT_DESC,
+        per_page: int = 100,
+        offset: int = 0,
+    ) -> Page:
+        """One page of the jobs that match."""
+        query = {
+            "data_plane_id": data_plane_id,
+            "dataset_id": dataset_id,
+            "type": type_,
+            "state": state,
+            "order_by": order_by,
+            "per_page": per_page,
+            "offset": offset,
+        }
+        return self._call("GET", "/jobs", Page, query=query)
+
+    def submit_job(self, submission: JobSubmission) -> Job:
+        """Make a pending job; with an idempotency key repeatedly, and always the same."""
+        return self._call("POST", "/jobs", Job, submission, idempotent=submission.idempotency_key is not None)
+
+    def get_job(self, job_id: UUID) -> Job:
+        """One job, with its cancellation and its receipt."""
+        return self._call("GET", f"/jobs/{job_id}", Job)
+
+    def list_job_events(self, job_id: UUID) -> Events:
+        """Every move of a job, in order."""
+        return self._call("GET", f"/jobs/{job_id}/events", Events)
+
+    def get_cancellation(self, job_id: UUID) -> CancellationProgress:
+        """How far a job's cancellation is; NotFound where nobody asked for one."""
+        return self._call("GET", f"/jobs/{job_id}/cancellation", CancellationProgress)
+
+    def request_cancellation(self, job_id: UUID, reason: str | None = None) -> Job:
+        """Ask for a job to be cancelled, and answer it as the request left it. A no-op for one that has ended."""
+        path = f"/jobs/{job_id}/request-cancellation"
+        return self._call("POST", path, Job, CancellationReason(reason), idempotent=True)
+
+    def attest(self, job_id: UUID, attestation: str) -> Job:
+        """Cancel a job on the word of the person who bears the token; a no-op for one that has ended."""
+        return self._call("POST", f"/jobs/{job_id}/cancel", Job, Evidence(attestation=attestation))
+
+    # --- data planes
+
+    def list_data_planes(self) -> list[DataPlaneView]:
+        """Every data plane that the bearer may see."""
+        return self._call("GET", "/data-planes", DataPlanes).records
+
+    def create_data_plane(self, submission: DataPlaneSubmission) -> DataPlaneView:
+        """Make a data plane."""
+        return self._call("POST", "/data-planes", DataPlaneView, submission)
+
+    def get_data_plane(self, data_plane_id: UUID) -> DataPlaneView:
+        """One data plane."""
+        return self._call("GET", f"/data-planes/{data_plane_id}", DataPlaneView)
+
+    def archive_data_plane(self, data_plane_id: UUID) -> DataPlaneView:
+        """Let a data plane take no more jobs; repeatable."""
+        return self._call("DELETE", f"/data-planes/{data_plane_id}", DataPlaneView, idempotent=True)
+
+    # --- calling
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[Answer],
+        body: Struct | None = None,
+        *,
+        query: dict[str, Any] | None = None,
+        idempotent: bool | None = None,
+    ) -> Answer:
+        request = self._http.build_request(
+            method,
+            path,
+            params={name: str(value) for name, value in (query or {}).items() if value is not None},
+            content=None if body is None else _written(body),
+            headers={} if body is None else {"Content-Type": "application/json"},
+        )
+        repeatable = method == "GET" if idempotent is None else idempotent
+        try:
+            response = self._exchange(request, repeatable=repeatable)
+        except httpx.TransportError as error:
+            raise self._lost(error, repeatable=repeatable) from error
+        except httpx.DecodingError as error:
+            raise self._foreign("its answer cannot be unpacked") from error
+        self._tell_back(response)
+        return self._read(response, kind)
+
+    def _exchange(self, request: httpx.Request, *, repeatable: bool) -> httpx.Response:
+        """The last answer, or the last error, once neither time nor another attempt would help."""
+        deadline = time.monotonic() + self._patience_seconds
+        retrying = Retrying(
+            retry=lambda state: _is_worth_repeating(state, repeatable=repeatable),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.2),
+            stop=stop_before_delay(self._patience_seconds),
+            before_sleep=self._tell_away,
+            retry_error_callback=_outcome,
+            sleep=self._pause,
+        )
+        response: httpx.Response = retrying(self._attempt, request, deadline)
+        return response
+
+    def _attempt(self, request: httpx.Request, deadline: float) -> httpx.Response:
+        left = max(deadline - time.monotonic(), LEAST_SECONDS)
+        request.extensions["timeout"] = httpx.Timeout(left, connect=min(left, CONNECT_SECONDS)).as_dict()
+        return self._http.send(request)
+
+    def _tell_away(self, state: RetryCallState) -> None:
+        if not self._is_away:
+            self._is_away = True
+            self._tell(f"the control plane at {self._url} does not answer ({_seen(state)}); trying again")
+
+    def _tell_back(self, response: httpx.Response) -> None:
+        if self._is_away and response.status_code not in AWAY:
+            self._is_away = False
+            self._tell("the control plane answers again")
+
+    # --- reading answers
+
+    def _read(self, response: httpx.Response, kind: type[Answer]) -> Answer:
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._foreign(f"{_words(response)}, and in it: {error}") from error
+
+    def _refusal(self, response: httpx.Response) -> CountermandError:
+        problem = _problem(response)
+        if problem is not None:
+            return _known(problem, response.status_code)
+        if response.status_code in AWAY:
+            return ControlPlaneUnavailable(f"the control plane at {self._url} is away: it answered {_words(response)}")
+        if response.is_redirect:
+            return self._foreign(f"it redirects to {response.headers['Location']}, which is not followed")
+        return self._foreign(_words(response))
+
+    def _foreign(self, seen: str) -> BadInput:
+        message = f"url: what answers at {self._url} is not this version's control plane: {seen}"
+        return BadInput(" ".join(message.split()), field="url")
+
+    def _lost(self, error: httpx.TransportError, *, repeatable: bool) -> CountermandError:
+        if certificate := _certificate_error(error):
+            wish = "correct the address, or name the authority's file in SSL_CERT_FILE"
+            return BadInput(f"url: the certificate of {self._url} is not valid: {certificate}; {wish}", field="url")
+        message = f"the control plane at {self._url} is away: {_why(error)}"
+        if not repeatable and not isinstance(error, NOT_SENT):
+            message += "; what was asked may have been done all the same: look before you repeat it"
+        return ControlPlaneUnavailable(message)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address never leaves this machine."""
+    host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
+# --- what is sent --------------------------------------------------------------------------------------------------
+
+
+def _written(body: Struct) -> bytes:
+    """As JSON; BadInput for what JSON has no words for, which would otherwise travel as something else."""
+    for name, value in msgspec.structs.asdict(body).items():
+        check_kept(name, value)
+    try:
+        return msgspec.json.encode(body)
+    except OverflowError as error:
+        raise BadInput(f"body: a number in it is too large: {error}") from error
+
+
+# --- what is seen --------------------------------------------------------------------------------------------------
+
+
+class _Problem(Struct, frozen=True):
+    """What the API answers instead; ``type`` ends with our error's own name for itself."""
+
+    type: str
+    detail: str
+    log_id: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.type.removeprefix("/problems/")
+
+
+def _problem(response: httpx.Response) -> _Problem | None:
+    if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
+        return None
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(response.content, type=_Problem)
+    return None
+
+
+def _errors(kind: type[CountermandError] = CountermandError) -> Iterator[type[CountermandError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _errors(child)
+
+
+def _known(problem: _Problem, status: int) -> CountermandError:
+    """The problem as our own error again; what has no name here is told by its status."""
+    by_name = {kind.problem_type: kind for kind in _errors()}
+    otherwise = ControlPlaneUnavailable if status in AWAY else BadInput
+    message = problem.detail
+    if status >= 500 and problem.log_id is not None:
+        message += f" (log_id {problem.log_id})"
+    return by_name.get(problem.kind, otherwise)(" ".join(message.split()), field=_field(problem.detail))
+
+
+def _field(detail: str) -> str | None:
+    """A detail begins with the name of the field at fault, where there is one."""
+    name, colon, _ = detail.partition(": ")
+    return name if colon and name.replace("_", "").replace(".", "").isalnum() else None
+
+
+#: Time heals an outage, but not these; somebody has to act first.
+_LASTING = {"not-migrated", "not-granted"}
+
+
+def _is_worth_repeating(state: RetryCallState, *, repeatable: bool) -> bool:
+    error, response = _outcome_of(state)
+    if response is not None:
+        problem = _problem(response)
+        lasts = problem is not None and problem.kind in _LASTING
+        return repeatable and response.status_code in AGAIN and not lasts
+    if not isinstance(error, httpx.TransportError) or _certificate_error(error):
+        return False
+    return repeatable or isinstance(error, NOT_SENT)
+
+
+def _outcome_of(state: RetryCallState) -> tuple[BaseException | None, httpx.Response | None]:
+    assert state.outcome is not None  # noqa: S101  an attempt was made
+    error = state.outcome.exception()
+    return error, None if error else state.outcome.result()
+
+
+def _outcome(state: RetryCallState) -> httpx.Response:
+    error, response = _outcome_of(state)
+    if error is not None:
+        raise error
+    assert response is not None  # noqa: S101
+    return response
+
+
+def _seen(state: RetryCallState) -> str:
+    error, response = _outcome_of(state)
+    return _words(response) if response is not None else _why(error)
+
+
+def _why(error: BaseException | None) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "it took too long"
+    return str(error) or type(error).__name__
+
+
+def _words(response: httpx.Response) -> str:
+    kind = response.headers.get("Content-Type", "").partition(";")[0] or "nothing that is named"
+    return f"{response.status_code} {response.reason_phrase} with {kind}"
+
+
+def _certificate_error(error: BaseException) -> str | None:
+    """What is wrong with the server's certificate, where that is why there is no connection."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return str(seen.verify_message)
+        seen = seen.__cause__ or seen.__context__
+    return None
