@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from control_plane.store import Store
     from control_plane.tokens import Tokens
     from workers.engines.embedded import EmbeddedEngine
-    from workers.local import HandOff, LocalUsers
+    from workers.local import HandOff
     from workers.run_server import Door
 
 #: What the commands need beside the bare package; of those that are not named, some need the store.
@@ -532,17 +532,18 @@ def demo(
     from workers.demo.show import show
 
     configure_logging("warning")
-    raise typer.Exit(show(_demo_users, as_json=as_json))
+    raise typer.Exit(show(_prepare_demo, as_json=as_json))
 
 
-def _demo_users(database_url: str) -> "LocalUsers":
-    """A new store, as users see it."""
-    from control_plane.intake import Intake
+def _prepare_demo(database_url: str, names: "Sequence[str]") -> dict[str, str]:
+    """A new database, and a token for each of the names."""
     from control_plane.migrations import upgrade
-    from control_plane.policy import Policy
     from control_plane.store import Store
-    from workers.local import LocalUsers
+    from control_plane.tokens import NewToken, Permission, Tokens
 
     upgrade(database_url)
     store = Store(database_url)
-    return LocalUsers(Intake(store, Policy()), store.close)
+    allowed = [Permission.JOBS_READ, Permission.JOBS_WRITE, Permission.DATA_PLANES_WRITE]
+    made = {name: Tokens(store).create(NewToken(name, 1, allowed))[1] for name in names}
+    store.close()
+    return made

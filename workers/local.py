@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from control_plane.dispatch import Dispatch
-from control_plane.intake import Intake, NewJob, NewPlane
 from control_plane.jobs import (
     Assignment,
     Attendance,
@@ -18,14 +17,11 @@ from control_plane.jobs import (
     Failure,
     Handle,
     Hold,
-    Job,
     JobType,
-    Platform,
     Postponed,
     Postponement,
     Process,
     Publication,
-    RequestSource,
     Settled,
     Settlement,
 )
@@ -146,23 +142,3 @@ class LocalJobs:
 
     async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
         await self._hand_off(partial(self._dispatch.heartbeat, data_plane_ids))
-
-
-class LocalUsers:
-    """:class:`workers.demo.stage.Users` over the store."""
-
-    def __init__(self, intake: Intake, close: Callable[[], None]) -> None:
-        self._intake = intake
-        self.close = close
-
-    def create_plane(self, display_name: str) -> UUID:
-        return self._intake.create_plane(NewPlane(display_name, Platform.NARRATIVE)).data_plane_id
-
-    def submit(self, data_plane_id: UUID, job_type: JobType, document: dict[str, Any], source: RequestSource) -> Job:
-        return self._intake.submit(NewJob(data_plane_id, job_type, document), source)
-
-    def request_cancellation(self, job_id: UUID, source: RequestSource, reason: str) -> Job:
-        return self._intake.request_cancellation(job_id, source, reason)
-
-    def job(self, job_id: UUID) -> Job:
-        return self._intake.job(job_id)

@@ -183,7 +183,7 @@ def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said
     assert "countermand demo: running: canceller ended by itself" in said.decode()
     (folder,) = re.findall(r"the logs of its processes are in (\S+)", said.decode())
     assert {path.name for path in Path(folder).iterdir()} == {
-        f"{n}.log" for n in ("canceller", "killed", "liar", "main")
+        f"{n}.log" for n in ("canceller", "killed", "liar", "main", "server")
     }
     assert list(Path(folder).parent.iterdir()) == [Path(folder)]
     assert demo.children() == []

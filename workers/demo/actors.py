@@ -1,6 +1,7 @@
 """The demo's processes: real commands of ours, started, killed, measured, and always cleaned up."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,12 @@ class Actor:
             self._process.wait(max(seconds, 0))
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines of this event."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        documents = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [document for document in documents if document["event"] == event]
 
     def unexpected_end(self) -> str | None:
         """What to say when it ended and nobody killed it."""

@@ -13,6 +13,8 @@ from workers.demo.example import long_view, short_view
 if TYPE_CHECKING:
     from workers.demo.stage import Stage
 
+#: Who asks, each with a token of their own.
+OWNER, PASSER_BY = "demo", "somebody else"
 LIE_SECONDS = 10.0
 SILENCE_SECONDS = 3.0
 OTHERS = "others would say cancelled now"
@@ -95,7 +97,7 @@ async def cancel_unclaimed(stage: "Stage", part: Part) -> None:
 async def ask_twice(stage: "Stage", part: Part) -> None:
     """The first request's who, why and when stay."""
     first = stage.request(part, "asked by the owner").cancellation
-    second = stage.request(part, "asked again by somebody else", by="somebody else").cancellation
+    second = stage.request(part, "asked again by somebody else", by=PASSER_BY).cancellation
     if first is None or second is None or first.requested_by != second.requested_by:
         raise MissedError("the second request took the first one's place")
     if (first.reason, first.requested_at) != (second.reason, second.requested_at):

@@ -6,27 +6,33 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
 
-from workers.demo.parts import Part, parts
+from workers.demo.parts import OWNER, PASSER_BY, Part, parts
 from workers.demo.screen import cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
-from workers.demo.stage import LOGS, Stage, Users
+from workers.demo.stage import LOGS, Stage
 
 PLAY_WITHIN_SECONDS = 58.0
 EXIT_MISSED = 1
 EXIT_INTERRUPTED = 130
+ENDING = (signal.SIGTERM, signal.SIGHUP)  #: everything is cleared away then, as after an interrupt
+
+#: Makes the database of a URL, migrated, and answers the text of a new token for each of the names.
+Prepare = Callable[[str, Sequence[str]], Mapping[str, str]]
 
 
-def show(open_users: Callable[[str], Users], *, as_json: bool) -> int:
-    """Play all seven fates; answers the exit code. *open_users* makes the store of a URL, migrated, as users see it."""
+def show(prepare: Prepare, *, as_json: bool) -> int:
+    """Play all seven fates; answers the exit code."""
+    for number in ENDING:
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="countermand-demo-"))
     try:
-        missed = _perform(folder, open_users, as_json=as_json)
+        missed = _perform(folder, prepare, as_json=as_json)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _clear_away(folder)
         sys.stderr.write("countermand demo: interrupted; its processes were ended and its folder removed\n")
@@ -53,25 +59,23 @@ def _clear_away(folder: Path, *, but_logs: bool = False) -> None:
     sys.stderr.write(f"countermand demo: the logs of its processes are in {folder / LOGS}\n")
 
 
-def _perform(folder: Path, open_users: Callable[[str], Users], *, as_json: bool) -> list[Part]:
+def _perform(folder: Path, prepare: Prepare, *, as_json: bool) -> list[Part]:
     console, database_url = Console(), f"sqlite:///{folder / 'countermand.db'}"
     screen = open_screen(console, silent=as_json)
-    users = open_users(database_url)
-    stage = Stage(folder, database_url, users, parts(), screen.show)
+    stage = Stage(folder, database_url, prepare(database_url, (OWNER, PASSER_BY)), parts(), screen.show)
     try:
         stage.set_up()
         asyncio.run(_play(stage))
     finally:
         screen.close()
-        users.close()
+        stage.close()
     _tell_json(stage) if as_json else _tell(console, stage)
     return [part for part in stage.parts if not part.has_met_its_fate]
 
 
 async def _play(stage: Stage) -> None:
-    """A signal ends it as an interrupt from the keyboard does: with everything cleared away."""
     playing = asyncio.ensure_future(stage.play())
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
     try:
         async with asyncio.timeout(PLAY_WITHIN_SECONDS):

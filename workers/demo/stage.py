@@ -1,25 +1,28 @@
-"""Where the demo plays: a store in a temporary folder, its processes, and what is seen of the jobs."""
+"""Where the demo plays: a control plane in a temporary folder, its processes, and what is seen of the jobs."""
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 from uuid import UUID
 
-from control_plane.jobs import Job, JobType, Process, RequestSource
+from control_plane.client import Client
+from control_plane.errors import ControlPlaneUnavailable
+from control_plane.jobs import Job, Platform
 from control_plane.lifecycle import JobState
+from control_plane.wire import DataPlaneSubmission, JobSubmission, PlatformObject
 from workers.demo.actors import Actor, stop_all
 from workers.demo.example import load, published_rows
 from workers.demo.liar import IGNORE_STOP
-from workers.demo.parts import Condition, MissedError, Part, has_ended
+from workers.demo.parts import OWNER, Condition, MissedError, Part, has_ended
 
 LOGS = "logs"
 LOOK_EVERY_SECONDS = 0.1
 SEE_WITHIN_SECONDS = 40.0
+SERVE_WITHIN_SECONDS = 20.0
 MEASURE_SECONDS = 1.5
 #: Quick, so that the demo is: by default a worker looks once a second.
 SETTINGS = {
@@ -29,25 +32,6 @@ SETTINGS = {
     "COUNTERMAND_EXECUTOR__THREADS": "1",
     "COUNTERMAND_LOG_FORMAT": "json",
 }
-
-
-class Users(Protocol):
-    """What the demo asks of the control plane, as any user could."""
-
-    def create_plane(self, display_name: str) -> UUID:
-        """Make a Narrative plane."""
-
-    def submit(self, data_plane_id: UUID, job_type: JobType, document: dict[str, Any], source: RequestSource) -> Job:
-        """Submit a job."""
-
-    def request_cancellation(self, job_id: UUID, source: RequestSource, reason: str) -> Job:
-        """Ask for a job to be cancelled. Raises NotCancellable."""
-
-    def job(self, job_id: UUID) -> Job:
-        """One job."""
-
-    def close(self) -> None:
-        """Let go of the store."""
 
 
 @dataclass
@@ -60,10 +44,18 @@ class Load:
 
 
 class Stage:
-    """The demo's world in *folder*; *users* is its store, migrated already; *on_look* is called after every look."""
+    """The demo's world in *folder*, on a migrated database; *tokens* has the text of one for each who asks.
+
+    *on_look* is called after every look. Whoever made it closes it.
+    """
 
     def __init__(
-        self, folder: Path, database_url: str, users: Users, parts: Sequence[Part], on_look: Callable[["Stage"], None]
+        self,
+        folder: Path,
+        database_url: str,
+        tokens: Mapping[str, str],
+        parts: Sequence[Part],
+        on_look: Callable[["Stage"], None],
     ) -> None:
         self.began_at = time.monotonic()
         self.parts = parts
@@ -72,24 +64,55 @@ class Stage:
         self.published: int | None = None
         self._folder = folder
         self._logs = folder / LOGS
-        self._users = users
+        self._tokens = tokens
+        self._users: dict[str, Client] = {}
         self._on_look = on_look
         self._planes: dict[str, UUID] = {}
-        self._environment = _without_ours(os.environ) | SETTINGS | {"COUNTERMAND_DATABASE_URL": database_url}
+        own = {"COUNTERMAND_DATABASE_URL": database_url, "XDG_CONFIG_HOME": str(folder)}
+        self._environment = _without_ours(os.environ) | SETTINGS | own
+        self._server = self._actor("server", ["workers", "serve", "--port", "0"])
         self._canceller = self._actor("canceller", ["workers", "worker"])
 
     # --- setting up
 
     def set_up(self) -> None:
-        """Planes, data, and the jobs; no process runs yet."""
+        """The control plane, planes, data, and the jobs; nobody runs any, or cancels, yet."""
         self._logs.mkdir()
+        self._open_the_control_plane()
         for name in dict.fromkeys(part.plane for part in self.parts):
-            self._planes[name] = self._users.create_plane(name)
+            self._planes[name] = self._create_plane(name)
             load(self._folder / name)
             self.executors[name] = self._executor(name)
             self.loads[name] = Load()
         for part in self.parts:
-            part.job = self._users.submit(self._planes[part.plane], part.type, part.input, Process("demo"))
+            submission = JobSubmission(self._planes[part.plane], part.type, part.input)
+            part.job = self._users[OWNER].submit_job(submission)
+
+    def _open_the_control_plane(self) -> None:
+        self._server.start()
+        url = self._await_address()
+        for name, token in self._tokens.items():
+            self._users[name] = Client(url, token)
+
+    def _await_address(self) -> str:
+        """Where the server listens: it takes a free port, and its log tells which."""
+        deadline = time.monotonic() + SERVE_WITHIN_SECONDS
+        while not (told := self._server.told("server_started")):
+            ended = self._server.unexpected_end()
+            if ended or time.monotonic() > deadline:
+                raise ControlPlaneUnavailable(ended or f"the server did not listen in {SERVE_WITHIN_SECONDS:g} s")
+            time.sleep(LOOK_EVERY_SECONDS)
+        return f"http://{told[0]['host']}:{told[0]['port']}"
+
+    def _create_plane(self, name: str) -> UUID:
+        submission = DataPlaneSubmission(display_name=name, platform=PlatformObject(Platform.NARRATIVE))
+        return self._users[OWNER].create_data_plane(submission).data_plane_id
+
+    def close(self) -> None:
+        """End every process that still runs."""
+        for client in self._users.values():
+            client.close()
+        stop_all(self._actors())
 
     def _executor(self, name: str) -> Actor:
         folder = self._folder / name
@@ -122,13 +145,15 @@ class Stage:
 
     @contextmanager
     def _processes(self) -> Iterator[None]:
-        actors = [*self.executors.values(), self._canceller]
         try:
-            for actor in actors:
+            for actor in (*self.executors.values(), self._canceller):
                 actor.start()
             yield
         finally:
-            stop_all(actors)
+            stop_all(self._actors())
+
+    def _actors(self) -> list[Actor]:
+        return [*self.executors.values(), self._canceller, self._server]
 
     async def _attempt(self, part: Part) -> None:
         await asyncio.sleep(part.begins_at or 0)
@@ -156,9 +181,9 @@ class Stage:
 
     # --- what a part may do
 
-    def request(self, part: Part, reason: str, *, by: str = "demo") -> Job:
+    def request(self, part: Part, reason: str, *, by: str = OWNER) -> Job:
         """Ask for its cancellation; answers the job as the request left it."""
-        part.job = self._users.request_cancellation(part.now.job_id, Process(by), reason)
+        part.job = self._users[by].request_cancellation(part.now.job_id, reason)
         return part.job
 
     async def see(self, part: Part, condition: Condition, what: str, *, seconds: float = SEE_WITHIN_SECONDS) -> None:
@@ -179,8 +204,8 @@ class Stage:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     def look(self, part: Part) -> Job:
-        """The job as the store has it now."""
-        part.job = self._users.job(part.now.job_id)
+        """The job as the control plane has it now."""
+        part.job = self._users[OWNER].get_job(part.now.job_id)
         return part.job
 
     async def measure_lie(self, part: Part) -> None:
@@ -199,12 +224,14 @@ class Stage:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     def _look_at_all(self) -> None:
+        """All of them in one call: this happens ten times a second, beside what is to be shown."""
+        seen = {job.job_id: job for job in self._users[OWNER].list_jobs().records}
         for part in self.parts:
-            self.look(part)
+            part.job = seen[part.now.job_id]
         self._on_look(self)
 
     def _refuse_dead_actors(self) -> None:
-        for actor in (*self.executors.values(), self._canceller):
+        for actor in self._actors():
             if ended := actor.unexpected_end():
                 raise MissedError(ended)
 
