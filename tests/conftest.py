@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     given = getattr(config, "workerinput", {}).get("shared_folder")
     config.stash[SHARED] = SharedFolder(Path(given)) if given else SharedFolder.create()
+    os.environ["XDG_CONFIG_HOME"] = str(config.stash[SHARED].path / "no-settings")
 
 
 @pytest.hookimpl(optionalhook=True)

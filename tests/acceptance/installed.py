@@ -44,7 +44,7 @@ def make_environment(folder: Path, wheel: Path, *extras: str) -> None:
     venv.create(folder, with_pip=True)
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(locked_versions()))
-    wanted = f"countermand[{','.join(extras)}] @ {wheel.as_uri()}"
+    wanted = f"countermand[{','.join(extras)}] @ {wheel.as_uri()}" if extras else f"countermand @ {wheel.as_uri()}"
     installed = run(
         *(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
         *("--constraint", constraints, wanted),

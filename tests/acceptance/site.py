@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from control_plane.jobs import Job, JobType, Platform, Process
 from control_plane.lifecycle import TERMINAL, JobState
 from control_plane.policy import Policy
 from control_plane.store import Store
+from control_plane.tokens import NewToken, Permission, Tokens
 from tests.narrative import DATA, ENDLESS, RESOURCES, view_input
 from workers.demo.liar import IGNORE_STOP
 from workers.engines.warehouse import Warehouse
@@ -43,6 +44,11 @@ def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str =
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about within {seconds:g} s"
         time.sleep(0.03)
+
+
+def speaks_to_the_api(arguments: Iterable[str]) -> bool:
+    """Whether a command line is one of users': all others work at the database."""
+    return not {"jobs", "planes"}.isdisjoint(arguments)
 
 
 class Started:
@@ -114,6 +120,35 @@ class Site:
     def intake(self) -> Intake:
         return Intake(self.store, Policy())
 
+    # --- the API
+
+    def serve(self, *, port: int = 0) -> Started:
+        """``countermand serve``, once it listens; by default on a free port."""
+        server = self.start("server", "workers", "serve", "--port", str(port))
+        server.until_event("server_started")
+        return server
+
+    @cached_property
+    def server(self) -> Started:
+        """The site's own, started when it is first needed."""
+        return self.serve()
+
+    @property
+    def api_url(self) -> str:
+        """Where it listens."""
+        [started] = self.server.events("server_started")
+        return f"http://127.0.0.1:{started['port']}"
+
+    def token(self, *permissions: Permission, name: str = "site", **fields: Any) -> str:
+        """The text of a new token; by default one that may do everything but attest."""
+        allowed = list(permissions or set(Permission) - {Permission.JOBS_ATTEST})
+        return Tokens(self.store).create(NewToken(name, **{"company_id": 1} | fields, permissions=allowed))[1]
+
+    @cached_property
+    def access(self) -> dict[str, str]:
+        """What users' commands are given: where the control plane is, and a token."""
+        return {"COUNTERMAND_URL": self.api_url, "COUNTERMAND_TOKEN": self.token()}
+
     # --- commands
 
     def environment(self, **settings: str) -> dict[str, str]:
@@ -122,7 +157,9 @@ class Site:
         return {"PYTHONPATH": str(ROOT), **os.environ, **ours}
 
     def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """A command, to its end."""
+        """A command, to its end; one that speaks to the API finds it, unless it is told of another."""
+        if speaks_to_the_api(arguments) and "COUNTERMAND_URL" not in settings:
+            settings = self.access | settings
         return subprocess.run(
             [sys.executable, "-P", "-m", "workers", *arguments],
             cwd=self.folder,
@@ -135,6 +172,8 @@ class Site:
 
     def start(self, name: str, module: str, *arguments: str, **settings: str) -> Started:
         """A module of ours, as a process that is ended with the test."""
+        if speaks_to_the_api(arguments):
+            settings = self.access | settings
         command = [sys.executable, "-P", "-m", module, *arguments]
         started = Started(name, command, folder=self.folder, environment=self.environment(**settings))
         self._started.append(started)

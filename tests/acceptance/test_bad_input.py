@@ -147,7 +147,7 @@ BAD = [
         "a permit of no length",
         ("planes", "create", "new", "--permit-seconds", "0"),
         ExitCode.BAD_INPUT,
-        ("permit_seconds", "above 0"),
+        ("permit_seconds", "> 0"),
     ),
     Bad(
         "a data folder that is a file",
@@ -198,43 +198,43 @@ BAD = [
     ),
     Bad(
         "a database of another kind",
-        ("planes", "list", "--database-url", "mysql://root@host/name"),
+        ("tokens", "list", "--database-url", "mysql://root@host/name"),
         ExitCode.BAD_INPUT,
         ("database_url", "sqlite:///", "postgresql://"),
     ),
     Bad(
         "a database that is not there",
-        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing"),
+        ("tokens", "list", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing"),
         ExitCode.UNAVAILABLE,
         ("postgresql://nobody@127.0.0.1:1/nothing", "away"),
     ),
     Bad(
         "a database in a folder that is not there",
-        ("planes", "list", "--database-url", "sqlite:///nowhere/x.db"),
+        ("tokens", "list", "--database-url", "sqlite:///nowhere/x.db"),
         ExitCode.BAD_INPUT,
         ("database_url", "the folder nowhere does not exist", "create it"),
     ),
     Bad(
         "a folder as a database",
-        ("planes", "list", "--database-url", "sqlite:////dev"),
+        ("tokens", "list", "--database-url", "sqlite:////dev"),
         ExitCode.BAD_INPUT,
         ("database_url", "/dev is a folder"),
     ),
     Bad(
         "a port that is no number",
-        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:abc/nothing"),
+        ("tokens", "list", "--database-url", "postgresql://nobody@127.0.0.1:abc/nothing"),
         ExitCode.BAD_INPUT,
         ("database_url", "port", "65535"),
     ),
     Bad(
         "a port that nobody has",
-        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1:65536/nothing"),
+        ("tokens", "list", "--database-url", "postgresql://nobody@127.0.0.1:65536/nothing"),
         ExitCode.BAD_INPUT,
         ("database_url", "port", "65535", "65536"),
     ),
     Bad(
         "a connection option that there is not",
-        ("planes", "list", "--database-url", "postgresql://nobody@127.0.0.1/nothing?colour=red"),
+        ("tokens", "list", "--database-url", "postgresql://nobody@127.0.0.1/nothing?colour=red"),
         ExitCode.BAD_INPUT,
         ("database_url", "colour"),
     ),
@@ -281,9 +281,9 @@ def inhabited(databases: Databases) -> Iterator[Inhabited]:
 
 
 def content(url: str) -> list[str]:
-    """Every row and every definition in a SQLite database."""
+    """Every row and every definition in a SQLite database, but for the tokens, which remember when they were used."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        return list(connection.iterdump())
+        return [row for row in connection.iterdump() if not row.startswith('INSERT INTO "tokens"')]
 
 
 def assert_refused(refused: CompletedProcess[str], exits: ExitCode, *mentions: str) -> None:
@@ -298,6 +298,7 @@ def assert_refused(refused: CompletedProcess[str], exits: ExitCode, *mentions: s
 @pytest.mark.parametrize("bad", BAD, ids=[bad.name for bad in BAD])
 def test_what_cannot_be_right_is_refused_in_a_sentence_and_changes_nothing(inhabited: Inhabited, bad: Bad) -> None:
     site = inhabited.site
+    assert site.access
     before, files = content(site.url), sorted(site.folder.iterdir())
 
     refused = inhabited.run(*bad.arguments)
@@ -333,13 +334,16 @@ def test_an_interrupt_ends_a_command_that_waits_with_130(sqlite_site: Site) -> N
     waiting.signal(signal.SIGINT)
 
     assert waiting.process.wait(10) == 130
+    *_, last = waiting.says().splitlines()
+    assert last.startswith(f"countermand: the request stands: {job_id} is cancelled without your waiting")
     assert "Traceback" not in waiting.says()
+    assert sqlite_site.intake.job(job_id).state is JobState.PENDING_CANCELLATION
 
 
 # --- databases that are not ours to use ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [("jobs", "list"), ("db", "upgrade"), ("worker",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("tokens", "list"), ("db", "upgrade"), ("worker",)], ids=" ".join)
 def test_a_file_that_is_no_database_is_named_and_left_as_it_is(sqlite_site: Site, arguments: tuple[str, ...]) -> None:
     file = sqlite_site.folder / "notes.db"
     file.write_text("garbage\n" * 500)
@@ -365,7 +369,7 @@ def test_a_database_with_somebody_elses_jobs_is_left_as_it_is(unmigrated_url: st
 
 
 def test_the_default_database_is_called_so_where_it_is_not_there(sqlite_site: Site) -> None:
-    refused = sqlite_site.run("planes", "list", COUNTERMAND_DATABASE_URL="")
+    refused = sqlite_site.run("tokens", "list", COUNTERMAND_DATABASE_URL="")
 
     assert_refused(refused, ExitCode.NOT_MIGRATED, "countermand.db", "the default", "set COUNTERMAND_DATABASE_URL")
 
@@ -398,7 +402,7 @@ def test_a_login_that_cannot_succeed_is_not_called_an_absence(
 ) -> None:
     url = guarded.url(database).replace("postgres@", f"{login}@")
     with site_of(url) as site:
-        for arguments in (("planes", "list"), ("db", "upgrade")):
+        for arguments in (("tokens", "list"), ("db", "upgrade")):
             refused = site.run(*arguments)
 
             assert_refused(refused, ExitCode.BAD_INPUT, "database_url: postgresql://", *mentions)
@@ -407,7 +411,7 @@ def test_a_login_that_cannot_succeed_is_not_called_an_absence(
 
 def test_a_role_that_may_nothing_is_named_with_the_remedy(guarded: Postgres) -> None:
     with site_of(guarded.url().replace("postgres@", "reader@")) as site:
-        for arguments in (("planes", "list"), ("db", "upgrade"), ("worker",)):
+        for arguments in (("tokens", "list"), ("db", "upgrade"), ("worker",)):
             refused = site.run(*arguments)
 
             assert_refused(refused, ExitCode.REFUSED, "the role reader", "lacks", "permission denied", "grant it")
@@ -430,7 +434,7 @@ def test_an_executor_whose_role_may_only_read_keeps_its_folder(guarded: Postgres
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("jobs", "show", NOBODY),
+        ("tokens", "list"),
         ("worker",),
         ("executor", "--data-plane", "x", "--data-folder", "x"),
     ],
@@ -457,7 +461,7 @@ def test_a_typo_in_the_settings_file_is_named_with_what_was_meant(sqlite_site: S
 
 
 def test_a_typo_in_the_environment_is_named_with_what_was_meant(sqlite_site: Site) -> None:
-    refused = sqlite_site.run("planes", "list", COUNTERMAND_WORKER__BATCH_SISE="5")
+    refused = sqlite_site.run("tokens", "list", COUNTERMAND_WORKER__BATCH_SISE="5")
 
     assert_refused(refused, ExitCode.BAD_INPUT, "COUNTERMAND_WORKER__BATCH_SISE", "COUNTERMAND_WORKER__BATCH_SIZE")
 
@@ -468,7 +472,7 @@ def test_a_foreign_package_of_our_name_is_named(sqlite_site: Site, name: str) ->
     foreign.mkdir()
     (foreign / f"{name}.py").write_text("raise SystemExit('the foreign package was imported')")
 
-    refused = sqlite_site.run("planes", "list", PYTHONPATH=f"{foreign}:{ROOT}")
+    refused = sqlite_site.run("tokens", "list", PYTHONPATH=f"{foreign}:{ROOT}")
 
     assert_refused(refused, ExitCode.REFUSED, repr(name), str(foreign), "shadows")
 

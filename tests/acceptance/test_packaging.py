@@ -30,6 +30,12 @@ def remote(wheel: Path, shared: SharedFolder) -> Path:
     return shared.once("remote", lambda folder: make_environment(folder, wheel, "worker")) / "bin"
 
 
+@pytest.fixture(scope="session")
+def bare(wheel: Path, shared: SharedFolder) -> Path:
+    """The commands of an environment for users: no extra at all."""
+    return shared.once("bare", lambda folder: make_environment(folder, wheel)) / "bin"
+
+
 def test_the_wheel_holds_the_four_packages_and_what_they_read(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -73,7 +79,7 @@ def test_the_installed_command_migrates_a_database(full: Path, tmp_path: Path) -
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
     migrated = run(full / "countermand", "db", "upgrade", folder=tmp_path, COUNTERMAND_DATABASE_URL=url)
-    listed = run(full / "countermand", "planes", "list", "--json", folder=tmp_path, COUNTERMAND_DATABASE_URL=url)
+    listed = run(full / "countermand", "tokens", "list", "--json", folder=tmp_path, COUNTERMAND_DATABASE_URL=url)
 
     assert migrated.returncode == 0, migrated.stderr
     assert listed.returncode == 0, listed.stderr
@@ -87,6 +93,15 @@ def test_a_remote_workers_environment_runs_the_command(remote: Path, tmp_path: P
     assert told.returncode == 0, told.stderr
     assert helped.returncode == 0, helped.stderr
     assert "ModuleNotFoundError" in absent.stderr
+
+
+def test_users_commands_need_none_of_the_extras(bare: Path, tmp_path: Path) -> None:
+    listed = run(bare / "countermand", "jobs", "list", folder=tmp_path, COUNTERMAND_URL="http://127.0.0.1:1")
+    refused = run(bare / "countermand", "tokens", "list", folder=tmp_path)
+
+    assert listed.returncode == ExitCode.UNAUTHENTICATED, listed.stderr
+    assert refused.returncode == ExitCode.REFUSED
+    assert "countermand[server]" in refused.stderr
 
 
 @pytest.mark.parametrize(

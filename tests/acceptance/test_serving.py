@@ -22,13 +22,6 @@ def token(site: Site, name: str, *options: str) -> str:
     return text
 
 
-def serving(site: Site) -> Started:
-    """A server on a free port."""
-    server = site.start("server", "workers", "serve", "--port", "0")
-    server.until_event("server_started")
-    return server
-
-
 def client(server: Started, bearer: str) -> httpx.Client:
     """Somebody who speaks to it."""
     [started] = server.events("server_started")
@@ -42,7 +35,7 @@ def test_a_running_job_is_submitted_and_cancelled_with_nothing_but_a_url_and_a_t
     site.worker()
     job = {"data_plane_id": str(plane), "type": JobType.MATERIALIZE_VIEW, "input": view_input(ENDLESS)}
 
-    with client(serving(site), token(site, "airflow", *READER_AND_WRITER)) as api:
+    with client(site.serve(), token(site, "airflow", *READER_AND_WRITER)) as api:
         path = f"/jobs/{api.post('/jobs', json=job).raise_for_status().json()['job_id']}"
         until(lambda: api.get(path).json()["state"] == "running", what="that it runs")
         asked = api.post(f"{path}/request-cancellation", json={"reason": "wrong month"}).raise_for_status()
@@ -57,7 +50,7 @@ def test_a_running_job_is_submitted_and_cancelled_with_nothing_but_a_url_and_a_t
 
 def test_a_server_that_is_told_to_end_lets_its_long_polls_go_and_exits_with_0(site: Site) -> None:
     plane = site.plane()
-    server, answers = serving(site), list[httpx.Response]()
+    server, answers = site.serve(), list[httpx.Response]()
     with client(server, token(site, "worker", "--permission", "jobs:write", "--plane", str(plane))) as api:
         asked = {"worker": "w", "limit": 1, "wait_seconds": 30}
         waiting = threading.Thread(
@@ -74,7 +67,7 @@ def test_a_server_that_is_told_to_end_lets_its_long_polls_go_and_exits_with_0(si
 
 
 def test_an_address_that_is_taken_is_refused_in_a_sentence(sqlite_site: Site) -> None:
-    with client(serving(sqlite_site), "nobody's") as api:
+    with client(sqlite_site.serve(), "nobody's") as api:
         refused = sqlite_site.run("serve", "--port", str(api.base_url.port))
 
     assert refused.returncode == 10
@@ -92,7 +85,7 @@ def test_a_token_is_shown_once_and_refused_once_it_is_revoked(sqlite_site: Site)
     assert (record["token_id"], record["name"]) == (token_id, "airflow")
     assert text.split("_")[2] not in listed.stdout
     assert json.loads(revoked.stdout)["revoked_at"] is not None
-    with client(serving(sqlite_site), text) as api:
+    with client(sqlite_site.serve(), text) as api:
         assert api.get("/jobs").status_code == 401
 
 

@@ -33,3 +33,15 @@ def test_the_commands_start_without_importing_what_only_some_of_them_need() -> N
     ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
 
     assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+
+
+def test_users_commands_reach_the_api_without_importing_a_store_or_a_web_framework() -> None:
+    program = f"""
+import sys
+from control_plane import client, jobs_cli, planes_cli
+print(*[m for m in {(*STORE_AND_WEB_FRAMEWORK, "uvicorn")} if m in sys.modules])
+"""
+
+    ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
