@@ -1,5 +1,6 @@
 """The way to the API that commands take: synchronous, patient within bounds, and without a database."""
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from tenacity import RetryCallState, Retrying, stop_before_delay, wait_exponential_jitter
 
-from control_plane.errors import BadInput, ControlPlaneUnavailable, CountermandError
+from control_plane.errors import BadInput, ControlPlaneUnavailable, CountermandError, StoreUnavailable
 from control_plane.jobs import Job, JobType, check_kept
 from control_plane.lifecycle import JobState
 from control_plane.wire import (
@@ -56,8 +57,8 @@ class Client:
         tell: Callable[[str], None] = lambda _: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        if not (token.isascii() and token.isprintable() and " " not in token):
-            raise BadInput("token: it has characters that no token has", field="token")
+        if not re.fullmatch(r"[!-~]+", token):  # RFC 9110: no header carries others
+            raise BadInput("token: it is not what `countermand tokens create` prints", field="token")
         self._url = url
         self._patience_seconds = patience_seconds
         self._tell = tell
@@ -172,11 +173,15 @@ class Client:
         repeatable = method == "GET" if idempotent is None else idempotent
         try:
             response = self._exchange(request, repeatable=repeatable)
+        except NOT_SENT as error:
+            raise self._lost(error) from error
         except httpx.TransportError as error:
-            raise self._lost(error, repeatable=repeatable) from error
+            raise _doubted(self._lost(error), repeatable=repeatable) from error
         except httpx.DecodingError as error:
             raise self._foreign("its answer cannot be unpacked") from error
         self._tell_back(response)
+        if not response.is_success:
+            raise _doubted(self._refusal(response), repeatable=repeatable)
         return self._read(response, kind)
 
     def _exchange(self, request: httpx.Request, *, repeatable: bool) -> httpx.Response:
@@ -211,8 +216,6 @@ class Client:
     # --- reading answers
 
     def _read(self, response: httpx.Response, kind: type[Answer]) -> Answer:
-        if not response.is_success:
-            raise self._refusal(response)
         try:
             return msgspec.json.decode(response.content, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -232,14 +235,18 @@ class Client:
         message = f"url: what answers at {self._url} is not this version's control plane: {seen}"
         return BadInput(" ".join(message.split()), field="url")
 
-    def _lost(self, error: httpx.TransportError, *, repeatable: bool) -> CountermandError:
+    def _lost(self, error: httpx.TransportError) -> CountermandError:
         if certificate := _certificate_error(error):
             wish = "correct the address, or name the authority's file in SSL_CERT_FILE"
             return BadInput(f"url: the certificate of {self._url} is not valid: {certificate}; {wish}", field="url")
-        message = f"the control plane at {self._url} is away: {_why(error)}"
-        if not repeatable and not isinstance(error, NOT_SENT):
-            message += "; what was asked may have been done all the same: look before you repeat it"
-        return ControlPlaneUnavailable(message)
+        return ControlPlaneUnavailable(f"the control plane at {self._url} is away: {_why(error)}")
+
+
+def _doubted(error: CountermandError, *, repeatable: bool) -> CountermandError:
+    """The error; one that leaves open whether the call was done says so, where that matters."""
+    if repeatable or not isinstance(error, ControlPlaneUnavailable | StoreUnavailable):
+        return error
+    return type(error)(f"{error.message}; it may have been done all the same: look before you ask again")
 
 
 def is_loopback(url: str) -> bool:

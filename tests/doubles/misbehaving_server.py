@@ -1,0 +1,88 @@
+"""An HTTP server that answers by a script, also in ways that no server should."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum, auto
+
+
+class Act(Enum):
+    """What it does instead of answering."""
+
+    DROP = auto()  #: reads the request, and closes the connection
+    HANG = auto()  #: reads the request, and says nothing
+
+
+def answer(status: str, body: str = "", content_type: str = "application/json", **headers: str) -> bytes:
+    """A whole answer as it travels."""
+    more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body.encode())}\r\n"
+    return f"{head}Connection: close\r\n{more}\r\n{body}".encode()
+
+
+class MisbehavingServer:
+    """Performs one act for each request, the last one again and again; remembers what it was sent."""
+
+    def __init__(self, script: Sequence[bytes | Act]) -> None:
+        self.requests: list[bytes] = []
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            request = _read(connection)
+            if not request:  # nobody but close() connects to say nothing
+                connection.close()
+                return
+            self.requests.append(request)
+            self._perform(connection, self._script[min(len(self.requests), len(self._script)) - 1])
+
+    def _perform(self, connection: socket.socket, act: bytes | Act) -> None:
+        if act is Act.HANG:
+            self._open.append(connection)
+            return
+        if isinstance(act, bytes):
+            connection.sendall(act)
+        connection.close()
+
+    def close(self) -> None:
+        socket.create_connection(self._listener.getsockname()).close()
+        self._thread.join()
+        for connection in (*self._open, self._listener):
+            connection.close()
+
+
+def _read(connection: socket.socket) -> bytes:
+    """One request with its body."""
+    request = b""
+    while b"\r\n\r\n" not in request or not _is_whole(request):
+        received = connection.recv(65_536)
+        if not received:
+            break
+        request += received
+    return request
+
+
+def _is_whole(request: bytes) -> bool:
+    head, _, body = request.partition(b"\r\n\r\n")
+    lengths = [line.partition(b":")[2] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
+    return not lengths or len(body) >= int(lengths[0])
+
+
+@contextmanager
+def misbehaving(*script: bytes | Act) -> Iterator[MisbehavingServer]:
+    """Such a server, closed at the end."""
+    server = MisbehavingServer(script)
+    try:
+        yield server
+    finally:
+        server.close()
