@@ -42,13 +42,14 @@ def test_the_example_is_loaded_and_states_the_defaults() -> None:
 
 
 def test_what_the_example_comments_out_can_be_set(write_file: WriteFile) -> None:
-    path = write_file(re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+    path = write_file(re.sub(r"^# (\w+ = |\[)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
 
     settings = load_settings(path)
 
     assert settings.worker.name == "canceller-1"
     assert settings.executor.listen == "0.0.0.0:8470"
     assert settings.executor.token_file == Path("/etc/countermand/executor.token")
+    assert (settings.profile, settings.url) == ("staging", "https://countermand.staging.example")
     assert settings.policy.overrides == {"platform_aws": ["materialize-view", "datasets_sample"]}
 
 
@@ -71,6 +72,102 @@ def test_given_values_win_over_the_environment_and_that_over_the_file(
     worker = load_settings(path, worker={"batch_size": 3}).worker
 
     assert (worker.batch_size, worker.batches_in_flight, worker.poll_seconds) == (3, 2, 1.5)
+
+
+# --- where the control plane is, and who asks ---
+
+TWO_PROFILES = """
+url = "http://top"
+token_file = "/top"
+[profiles.prod]
+url = "https://prod"
+token = "prods"
+[profiles.dev]
+url = "http://dev"
+"""
+
+
+def told(settings: Settings) -> tuple[str, str | None, Path | None]:
+    """The address, the token and its file."""
+    return settings.url, settings.token.get_secret_value() if settings.token else None, settings.token_file
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "expected"),
+    [
+        ({}, {}, ("http://top", None, Path("/top"))),
+        ({"profile": "prod"}, {}, ("https://prod", "prods", None)),
+        ({}, {"PROFILE": "dev"}, ("http://dev", None, Path("/top"))),
+        ({"profile": "prod"}, {"PROFILE": "dev"}, ("https://prod", "prods", None)),
+        ({"profile": "prod"}, {"URL": "http://env"}, ("http://env", "prods", None)),
+        ({"profile": "prod"}, {"TOKEN_FILE": "/env"}, ("https://prod", None, Path("/env"))),
+        ({"profile": "dev"}, {"TOKEN": "envs"}, ("http://dev", "envs", None)),
+        ({"profile": "prod", "url": "http://opt"}, {"URL": "http://env"}, ("http://opt", "prods", None)),
+    ],
+)
+def test_an_option_wins_over_a_variable_a_profile_and_the_file_in_this_order(
+    write_file: WriteFile,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    variables: dict[str, str],
+    expected: tuple[str, str | None, Path | None],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"COUNTERMAND_{name}", value)
+
+    assert told(load_settings(write_file(TWO_PROFILES), **given)) == expected
+
+
+def test_the_file_chooses_a_profile_where_nobody_else_does(write_file: WriteFile) -> None:
+    assert load_settings(write_file(f'profile = "prod"{TWO_PROFILES}')).url == "https://prod"
+
+
+def test_the_users_own_file_is_read_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path / "told", tmp_path / "home" / ".config"):
+        (folder / "countermand").mkdir(parents=True)
+        (folder / "countermand" / "config.toml").write_text(f'url = "http://{folder.name.strip(".")}"')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "told"))
+    assert load_settings().url == "http://told"
+    monkeypatch.setenv("XDG_CONFIG_HOME", "told")  # relative: the specification has it ignored
+    assert load_settings().url == "http://config"
+    monkeypatch.setenv("HOME", "/proc/1/root")
+    assert load_settings().url == "http://127.0.0.1:8080"
+
+
+def test_no_secret_is_shown_with_the_settings(write_file: WriteFile) -> None:
+    settings = load_settings(write_file(TWO_PROFILES), profile="prod", token="mine")
+
+    assert [secret for secret in ("prods", "mine") if secret in f"{settings!r} {settings.model_dump()}"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('url = "ftp://host"', "url should be http://host:port or https://host."),
+        ('url = "http://"', "url should be http://host:port or https://host."),
+        ('url = "http://host:0"', "url should be http://host:port or https://host."),
+        ('url = "http://[::1"', "url should be http://host:port or https://host."),
+        ('url = "https://ada:secret@host"', "url should be without a name and a password: a token is given as"),
+        ('[profiles.p]\nurl = "secret"', "profiles.p.url should be http://host:port or https://host."),
+        ('[profiles.p]\ntoken = "secret"\ntoken_file = "x"', "profiles.p.token_file should be absent beside a token"),
+        ('[profiles.p]\ntoken = ["secret"]', "profiles.p.token should be a valid string."),
+        ('[profiles.p]\ncolour = "secret"', "profiles.p.colour is not a setting"),
+        ('profile = "q"\n[profiles.p]', "there is no profile 'q'; there are p"),
+        ('profile = "q"', "there is no profile 'q'; there are none: a [profiles.NAME] section"),
+    ],
+)
+def test_a_wrong_address_or_profile_is_refused_in_a_sentence_without_secrets(
+    write_file: WriteFile, text: str, sentence: str
+) -> None:
+    path = write_file(text)
+
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path)
+
+    assert str(refused.value).startswith(f"{path}: {sentence}")
+    assert "secret" not in str(refused.value)
 
 
 def test_none_and_an_empty_variable_mean_not_given(write_file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
