@@ -1,9 +1,8 @@
 """The way to the API that commands take: synchronous, patient within bounds, and without a database."""
 
 import re
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Self, TypeVar
@@ -15,7 +14,8 @@ import msgspec
 from msgspec import Struct
 from tenacity import RetryCallState, Retrying, stop_before_delay, wait_exponential_jitter
 
-from control_plane.errors import BadInput, ControlPlaneUnavailable, CountermandError, StoreUnavailable
+from control_plane.answers import AWAY, is_worth_repeating, lost, outcome, read, seen
+from control_plane.errors import BadInput
 from control_plane.jobs import Job, JobType, check_kept
 from control_plane.lifecycle import JobState
 from control_plane.wire import (
@@ -34,9 +34,6 @@ from control_plane.wire import (
 PATIENCE_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
 LEAST_SECONDS = 1.0  #: for an attempt, however little patience is left
-AWAY = {408, 429, *range(500, 600)}  #: the statuses of a control plane that may answer otherwise later
-AGAIN = {429, 502, 503, 504}  #: those of them after which a call is repeated at once
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  #: nothing has reached the server
 
 Answer = TypeVar("Answer")
 
@@ -67,6 +64,7 @@ class Client:
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}", "User-Agent": "countermand"},
+            verify=httpx.create_ssl_context(),  # reads SSL_CERT_FILE, whatever the next line says
             trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
         )
 
@@ -173,26 +171,20 @@ class Client:
         repeatable = method == "GET" if idempotent is None else idempotent
         try:
             response = self._exchange(request, repeatable=repeatable)
-        except NOT_SENT as error:
-            raise self._lost(error) from error
-        except httpx.TransportError as error:
-            raise _doubted(self._lost(error), repeatable=repeatable) from error
-        except httpx.DecodingError as error:
-            raise self._foreign("its answer cannot be unpacked") from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise lost(error, self._url, repeatable=repeatable) from error
         self._tell_back(response)
-        if not response.is_success:
-            raise _doubted(self._refusal(response), repeatable=repeatable)
-        return self._read(response, kind)
+        return read(response, kind, self._url, repeatable=repeatable)
 
     def _exchange(self, request: httpx.Request, *, repeatable: bool) -> httpx.Response:
         """The last answer, or the last error, once neither time nor another attempt would help."""
         deadline = time.monotonic() + self._patience_seconds
         retrying = Retrying(
-            retry=lambda state: _is_worth_repeating(state, repeatable=repeatable),
+            retry=lambda state: is_worth_repeating(state, repeatable=repeatable),
             wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.2),
             stop=stop_before_delay(self._patience_seconds),
             before_sleep=self._tell_away,
-            retry_error_callback=_outcome,
+            retry_error_callback=outcome,
             sleep=self._pause,
         )
         response: httpx.Response = retrying(self._attempt, request, deadline)
@@ -206,47 +198,12 @@ class Client:
     def _tell_away(self, state: RetryCallState) -> None:
         if not self._is_away:
             self._is_away = True
-            self._tell(f"the control plane at {self._url} does not answer ({_seen(state)}); trying again")
+            self._tell(f"the control plane at {self._url} does not answer ({seen(state)}); trying again")
 
     def _tell_back(self, response: httpx.Response) -> None:
         if self._is_away and response.status_code not in AWAY:
             self._is_away = False
             self._tell("the control plane answers again")
-
-    # --- reading answers
-
-    def _read(self, response: httpx.Response, kind: type[Answer]) -> Answer:
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._foreign(f"{_words(response)}, and in it: {error}") from error
-
-    def _refusal(self, response: httpx.Response) -> CountermandError:
-        problem = _problem(response)
-        if problem is not None:
-            return _known(problem, response.status_code)
-        if response.status_code in AWAY:
-            return ControlPlaneUnavailable(f"the control plane at {self._url} is away: it answered {_words(response)}")
-        if response.is_redirect:
-            return self._foreign(f"it redirects to {response.headers['Location']}, which is not followed")
-        return self._foreign(_words(response))
-
-    def _foreign(self, seen: str) -> BadInput:
-        message = f"url: what answers at {self._url} is not this version's control plane: {seen}"
-        return BadInput(" ".join(message.split()), field="url")
-
-    def _lost(self, error: httpx.TransportError) -> CountermandError:
-        if certificate := _certificate_error(error):
-            wish = "correct the address, or name the authority's file in SSL_CERT_FILE"
-            return BadInput(f"url: the certificate of {self._url} is not valid: {certificate}; {wish}", field="url")
-        return ControlPlaneUnavailable(f"the control plane at {self._url} is away: {_why(error)}")
-
-
-def _doubted(error: CountermandError, *, repeatable: bool) -> CountermandError:
-    """The error; one that leaves open whether the call was done says so, where that matters."""
-    if repeatable or not isinstance(error, ControlPlaneUnavailable | StoreUnavailable):
-        return error
-    return type(error)(f"{error.message}; it may have been done all the same: look before you ask again")
 
 
 def is_loopback(url: str) -> bool:
@@ -257,9 +214,6 @@ def is_loopback(url: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
-# --- what is sent --------------------------------------------------------------------------------------------------
-
-
 def _written(body: Struct) -> bytes:
     """As JSON; BadInput for what JSON has no words for, which would otherwise travel as something else."""
     for name, value in msgspec.structs.asdict(body).items():
@@ -268,103 +222,3 @@ def _written(body: Struct) -> bytes:
         return msgspec.json.encode(body)
     except OverflowError as error:
         raise BadInput(f"body: a number in it is too large: {error}") from error
-
-
-# --- what is seen --------------------------------------------------------------------------------------------------
-
-
-class _Problem(Struct, frozen=True):
-    """What the API answers instead; ``type`` ends with our error's own name for itself."""
-
-    type: str
-    detail: str
-    log_id: str | None = None
-
-    @property
-    def kind(self) -> str:
-        return self.type.removeprefix("/problems/")
-
-
-def _problem(response: httpx.Response) -> _Problem | None:
-    if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
-        return None
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(response.content, type=_Problem)
-    return None
-
-
-def _errors(kind: type[CountermandError] = CountermandError) -> Iterator[type[CountermandError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _errors(child)
-
-
-def _known(problem: _Problem, status: int) -> CountermandError:
-    """The problem as our own error again; what has no name here is told by its status."""
-    by_name = {kind.problem_type: kind for kind in _errors()}
-    otherwise = ControlPlaneUnavailable if status in AWAY else BadInput
-    message = problem.detail
-    if status >= 500 and problem.log_id is not None:
-        message += f" (log_id {problem.log_id})"
-    return by_name.get(problem.kind, otherwise)(" ".join(message.split()), field=_field(problem.detail))
-
-
-def _field(detail: str) -> str | None:
-    """A detail begins with the name of the field at fault, where there is one."""
-    name, colon, _ = detail.partition(": ")
-    return name if colon and name.replace("_", "").replace(".", "").isalnum() else None
-
-
-#: Time heals an outage, but not these; somebody has to act first.
-_LASTING = {"not-migrated", "not-granted"}
-
-
-def _is_worth_repeating(state: RetryCallState, *, repeatable: bool) -> bool:
-    error, response = _outcome_of(state)
-    if response is not None:
-        problem = _problem(response)
-        lasts = problem is not None and problem.kind in _LASTING
-        return repeatable and response.status_code in AGAIN and not lasts
-    if not isinstance(error, httpx.TransportError) or _certificate_error(error):
-        return False
-    return repeatable or isinstance(error, NOT_SENT)
-
-
-def _outcome_of(state: RetryCallState) -> tuple[BaseException | None, httpx.Response | None]:
-    assert state.outcome is not None  # noqa: S101  an attempt was made
-    error = state.outcome.exception()
-    return error, None if error else state.outcome.result()
-
-
-def _outcome(state: RetryCallState) -> httpx.Response:
-    error, response = _outcome_of(state)
-    if error is not None:
-        raise error
-    assert response is not None  # noqa: S101
-    return response
-
-
-def _seen(state: RetryCallState) -> str:
-    error, response = _outcome_of(state)
-    return _words(response) if response is not None else _why(error)
-
-
-def _why(error: BaseException | None) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "it took too long"
-    return str(error) or type(error).__name__
-
-
-def _words(response: httpx.Response) -> str:
-    kind = response.headers.get("Content-Type", "").partition(";")[0] or "nothing that is named"
-    return f"{response.status_code} {response.reason_phrase} with {kind}"
-
-
-def _certificate_error(error: BaseException) -> str | None:
-    """What is wrong with the server's certificate, where that is why there is no connection."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return str(seen.verify_message)
-        seen = seen.__cause__ or seen.__context__
-    return None

@@ -1,10 +1,14 @@
 """An HTTP server that answers by a script, also in ways that no server should."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
+from pathlib import Path
+
+CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 
 
 class Act(Enum):
@@ -24,11 +28,14 @@ def answer(status: str, body: str = "", content_type: str = "application/json", 
 class MisbehavingServer:
     """Performs one act for each request, the last one again and again; remembers what it was sent."""
 
-    def __init__(self, script: Sequence[bytes | Act]) -> None:
+    def __init__(self, script: Sequence[bytes | Act], *, tls: bool = False) -> None:
         self.requests: list[bytes] = []
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._tls = _tls() if tls else None
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._closing = False
         self._open: list[socket.socket] = []
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -36,10 +43,14 @@ class MisbehavingServer:
     def _serve(self) -> None:
         while True:
             connection, _ = self._listener.accept()
+            if self._tls is not None:
+                connection = _wrapped(connection, self._tls)
             request = _read(connection)
-            if not request:  # nobody but close() connects to say nothing
+            if not request:
                 connection.close()
-                return
+                if self._closing:
+                    return
+                continue
             self.requests.append(request)
             self._perform(connection, self._script[min(len(self.requests), len(self._script)) - 1])
 
@@ -52,17 +63,35 @@ class MisbehavingServer:
         connection.close()
 
     def close(self) -> None:
+        self._closing = True
         socket.create_connection(self._listener.getsockname()).close()
         self._thread.join()
         for connection in (*self._open, self._listener):
             connection.close()
 
 
+def _tls() -> ssl.SSLContext:
+    """A certificate for this machine that nobody has signed; its key opens nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+def _wrapped(connection: socket.socket, context: ssl.SSLContext) -> socket.socket:
+    try:
+        return context.wrap_socket(connection, server_side=True)
+    except OSError:  # the client trusts nobody, or is close()
+        return connection
+
+
 def _read(connection: socket.socket) -> bytes:
     """One request with its body."""
     request = b""
     while b"\r\n\r\n" not in request or not _is_whole(request):
-        received = connection.recv(65_536)
+        try:
+            received = connection.recv(65_536)
+        except OSError:
+            break
         if not received:
             break
         request += received
@@ -76,9 +105,9 @@ def _is_whole(request: bytes) -> bool:
 
 
 @contextmanager
-def misbehaving(*script: bytes | Act) -> Iterator[MisbehavingServer]:
+def misbehaving(*script: bytes | Act, tls: bool = False) -> Iterator[MisbehavingServer]:
     """Such a server, closed at the end."""
-    server = MisbehavingServer(script)
+    server = MisbehavingServer(script, tls=tls)
     try:
         yield server
     finally:

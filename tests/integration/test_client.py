@@ -37,7 +37,7 @@ from control_plane.policy import Policy
 from control_plane.statements import ORDERS
 from control_plane.tokens import NewToken, Permission, Tokens
 from control_plane.wire import DataPlaneSubmission, JobSubmission, Order, PlatformObject
-from tests.doubles.misbehaving_server import Act, MisbehavingServer, answer, misbehaving
+from tests.doubles.misbehaving_server import CERTIFICATE, Act, MisbehavingServer, answer, misbehaving
 from tests.integration.given import VIEW_INPUT, Given
 
 TOKEN = "ctm_00000000000000000000000000000000_a-secret"
@@ -383,6 +383,23 @@ def test_a_server_that_speaks_something_else_is_not_waited_for_in_vain() -> None
             client.list_jobs()
 
         assert raised.value.message.startswith(f"the control plane at {server.url} is away: ")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once_and_the_token_never_sent() -> None:
+    with misbehaving(NO_JOBS, tls=True) as server, Impatient(server) as client:
+        with pytest.raises(BadInput) as raised:
+            client.list_jobs()
+
+        assert (server.requests, client.told) == ([], [])
+        assert raised.value.message.startswith(f"url: the certificate of {server.url} is not valid: self-signed")
+        assert "SSL_CERT_FILE" in raised.value.message
+
+
+def test_an_authority_of_ones_own_is_trusted_by_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+
+    with misbehaving(NO_JOBS, tls=True) as server, Impatient(server) as client:
+        assert client.list_jobs().records == []
 
 
 # --- the token -----------------------------------------------------------------------------------------------------
