@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from msgspec.structs import replace
 from rich.console import Console
 
-from control_plane.client import Client
-from control_plane.errors import ControlPlaneUnavailable, ExitCode, StoreUnavailable
+from control_plane.errors import ControlPlaneUnavailable, ExitCode, Forbidden, StoreUnavailable
 from control_plane.jobs import Job, Outcome, Receipt
 from control_plane.lifecycle import RECEIPTED_STATES, TERMINAL
 from control_plane.printing import tell
+
+if TYPE_CHECKING:  # whoever waits has one; the others start without its libraries
+    from control_plane.client import Client
 
 EXIT_INTERRUPTED = 130
 LOOK_EVERY_SECONDS = 0.25
@@ -25,7 +27,7 @@ _UNCLAIMED_IS_ODD = timedelta(seconds=3)  #: a worker looks every second
 Answer = TypeVar("Answer")
 
 
-def wait_for_end(client: Client, job: Job) -> Job:
+def wait_for_end(client: "Client", job: Job) -> Job:
     """The job once it has ended, or its cancellation is stuck; an interrupt ends the waiting, not the request."""
     try:
         with _progress() as show:
@@ -33,9 +35,11 @@ def wait_for_end(client: Client, job: Job) -> Job:
     except KeyboardInterrupt:
         tell(f"the request stands: {job.job_id} is cancelled without your waiting; `countermand jobs show` tells how")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Forbidden as error:
+        raise Forbidden(f"{error.message}, so it cannot be waited for; the request stands") from error
 
 
-def _watch(client: Client, job: Job, show: Callable[[str], None]) -> Job:
+def _watch(client: "Client", job: Job, show: Callable[[str], None]) -> Job:
     while job.state not in TERMINAL:
         show(describe(job))
         told = _outlast(partial(client.get_cancellation, job.job_id))

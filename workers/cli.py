@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -239,6 +239,8 @@ def _token(file: Path | None) -> str | None:
 
     if file is None:
         return None
+    with suppress(RuntimeError):  # nobody's home is known
+        file = file.expanduser()
     try:
         token = file.read_text().strip()
     except OSError as error:

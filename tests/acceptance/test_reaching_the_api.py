@@ -11,6 +11,7 @@ from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewPlane
 from control_plane.jobs import ApiUser, Executor, JobType, Platform
+from control_plane.lifecycle import JobState
 from control_plane.tokens import Permission
 from tests.acceptance.site import Site, site_of, until
 from tests.acceptance.test_bad_input import assert_refused
@@ -195,6 +196,16 @@ def test_waiting_outlasts_an_outage_and_tells_of_its_beginning_and_its_end(sqlit
     assert waiting.process.wait(30) == ExitCode.OK
     assert "the control plane answers again" in waiting.says()
     assert f"{job_id}: cancelled, attested" in waiting.says()
+
+
+def test_who_may_ask_and_not_look_is_told_that_the_request_stands(shared_site: Site) -> None:
+    job_id, writer = given_started(shared_site), shared_site.token(Permission.JOBS_WRITE, name="writer")
+
+    refused = shared_site.run("jobs", "request-cancellation", str(job_id), "--wait", COUNTERMAND_TOKEN=writer)
+
+    assert refused.returncode == ExitCode.FORBIDDEN
+    assert refused.stderr.splitlines()[-1].endswith("jobs:read, so it cannot be waited for; the request stands")
+    assert shared_site.intake.job(job_id).state is JobState.PENDING_CANCELLATION
 
 
 # --- what ends with a person's word --------------------------------------------------------------------------------

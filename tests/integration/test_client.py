@@ -402,6 +402,21 @@ def test_an_authority_of_ones_own_is_trusted_by_its_file(monkeypatch: pytest.Mon
         assert client.list_jobs().records == []
 
 
+def test_an_address_may_have_a_path_that_a_proxy_needs() -> None:
+    with misbehaving(NO_JOBS) as server, Impatient(f"{server.url}/countermand/") as client:
+        client.list_jobs()
+
+        assert server.requests[0].startswith(b"GET /countermand/jobs?")
+
+
+def test_this_machine_is_not_asked_by_way_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+
+    with misbehaving(NO_JOBS) as server, Impatient(server) as client:
+        assert client.list_jobs().records == []
+
+
 # --- the token -----------------------------------------------------------------------------------------------------
 
 

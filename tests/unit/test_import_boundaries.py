@@ -28,7 +28,11 @@ def test_a_remote_workers_process_imports_neither_a_store_nor_a_web_framework() 
 
 
 def test_the_commands_start_without_importing_what_only_some_of_them_need() -> None:
-    program = "import sys, workers.cli; print(*[m for m in ('duckdb', 'sqlalchemy', 'starlette') if m in sys.modules])"
+    program = """
+import sys, workers.cli
+workers.cli.build_app()
+print(*[m for m in ('duckdb', 'httpx', 'sqlalchemy', 'starlette', 'tenacity') if m in sys.modules])
+"""
 
     ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
 
