@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, stop_before_delay, wait_exponenti
 
 from control_plane.answers import AWAY, is_worth_repeating, lost, outcome, read, seen
 from control_plane.errors import BadInput
-from control_plane.jobs import Job, JobType, check_kept
+from control_plane.jobs import Job, JobType, Tracking, check_kept
 from control_plane.lifecycle import JobState
 from control_plane.wire import (
     CancellationProgress,
@@ -148,6 +148,11 @@ class Client:
     def archive_data_plane(self, data_plane_id: UUID) -> DataPlaneView:
         """Let a data plane take no more jobs; repeatable."""
         return self._call("DELETE", f"/data-planes/{data_plane_id}", DataPlaneView, idempotent=True)
+
+    def allow_tracking(self, data_plane_id: UUID, tracking: Tracking) -> DataPlaneView:
+        """Say whose work, started elsewhere, may be tracked and stopped on a data plane; repeatable."""
+        path = f"/data-planes/{data_plane_id}/tracking"
+        return self._call("PUT", path, DataPlaneView, tracking, idempotent=True)
 
     # --- calling
 

@@ -162,8 +162,8 @@ class Intake:
             raise Conflict(message, field="data_plane_id")
         return self.plane(data_plane_id)
 
-    def allow_tracking(self, data_plane_id: UUID, tracking: Tracking | None) -> DataPlane:
-        """Say whose work, started elsewhere, may be tracked on a data plane; its owner may. None: nobody's."""
+    def allow_tracking(self, data_plane_id: UUID, tracking: Tracking) -> DataPlane:
+        """Say whose work, started elsewhere, may be tracked on a data plane; its owner may."""
         plane = self.plane(data_plane_id)
         if self._scope.company_id not in (None, plane.company_id) or self._scope.data_plane_id is not None:
             message = "data_plane_id: its owner says what is tracked on a data plane, and no process of it"
@@ -210,7 +210,7 @@ class Intake:
         check_kept("handle", new.handle)
         if self._scope.company_id not in (None, plane.company_id):
             raise Forbidden("handle: work started elsewhere is tracked by the owner of its data plane", field="handle")
-        if plane.tracking is None:
+        if plane.tracking == Tracking():
             raise NotCancellable(
                 f"type: {plane.display_name} does not allow work started elsewhere to be tracked; its owner says whose "
                 "may be: `countermand planes allow-tracking`",

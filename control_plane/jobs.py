@@ -328,6 +328,10 @@ class Tracking(Struct, frozen=True, forbid_unknown_fields=True):
     warehouses: Names = []
     roles: Names = []
 
+    def __str__(self) -> str:
+        named = [f"{kind} {', '.join(names)}" for kind, names in msgspec.structs.asdict(self).items() if names]
+        return "; ".join(named) or "nobody"
+
     def allows(self, owner: Owner | None) -> bool:
         """Whether the run of this owner may be stopped; nobody known is nobody allowed."""
         return owner is not None and (
@@ -447,7 +451,7 @@ class DataPlane(Struct, frozen=True):
     last_heartbeat_at: datetime | None
     silent: bool  #: no process of it was heard of for SILENT_AFTER_SECONDS
     collaborators: list[int] = []  #: the companies that it is shared with
-    tracking: Tracking | None = None  #: None: work started elsewhere is not tracked on it
+    tracking: Tracking = Tracking()  #: whose work, started elsewhere, may be tracked on it
 
 
 #: Processes of a plane say that they live every ten seconds.

@@ -1,6 +1,7 @@
 """The subcommand ``jobs``: jobs and their cancellation, by way of the API."""
 
 from typing import Annotated, Any
+from uuid import uuid5
 
 import typer
 
@@ -44,6 +45,44 @@ def submit(
         )
         job = client.submit_job(submission)
     print_json(job) if as_json else typer.echo(f"Submitted {job.type.value} job {job.job_id}: {job.state.value}.")
+
+
+@jobs.command(
+    epilog="Example: countermand jobs track --plane prod --handle 01b1c9a2-… --wait-cancel. "
+    "With --wait-cancel: 0 cancelled, 3 succeeded first, 4 stuck."
+)
+def track(
+    context: typer.Context,
+    plane: Annotated[str, typer.Option("--plane", "--data-plane", help="Id or name.")],
+    handle: Annotated[str, typer.Option(help="The engine's own name of the run, such as a Snowflake query id.")],
+    wait_cancel: Annotated[
+        bool, typer.Option("--wait-cancel", help="Ask for its cancellation, and wait for the proof.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is cancelled.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Track work that was started elsewhere; the same handle again is the same job.
+
+    Whose work may be tracked on a plane says its owner: `countermand planes allow-tracking`.
+    """
+    with context.obj.client() as client:
+        plane_id = find_plane_id(client, plane)
+        key = f"track:{uuid5(plane_id, handle)}"
+        job = client.submit_job(
+            JobSubmission(data_plane_id=plane_id, type=JobType.EXTERNAL, handle=handle, idempotency_key=key)
+        )
+        if wait_cancel:
+            job = wait_for_end(client, client.request_cancellation(job.job_id, reason))
+    print_json(job) if as_json else _print_tracked(job)
+    if wait_cancel:
+        raise typer.Exit(exit_code(job))
+
+
+def _print_tracked(job: Job) -> None:
+    typer.echo(describe(job))
+    proof = job.receipt or job.result
+    if proof:
+        print_fields(proof)
 
 
 @jobs.command("list", epilog="Example: countermand jobs list --state pending_cancellation --json")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from control_plane.arguments import AsJson, find_plane_id, option_of, read_member
-from control_plane.jobs import Platform
+from control_plane.jobs import Platform, Tracking
 from control_plane.printing import as_moment, print_fields, print_json, print_table
 from control_plane.wire import DataPlaneSubmission, PlatformObject
 
@@ -79,6 +79,26 @@ def show(context: typer.Context, plane: PlaneName, as_json: AsJson = False) -> N
     with context.obj.client() as client:
         found = client.get_data_plane(find_plane_id(client, plane))
     print_json(found) if as_json else print_fields(found)
+
+
+@planes.command(epilog="Example: countermand planes allow-tracking local --user dbt --warehouse LOADING")
+def allow_tracking(
+    context: typer.Context,
+    plane: PlaneName,
+    user: Annotated[list[str] | None, typer.Option(help="Whoever runs as this user; may be repeated.")] = None,
+    warehouse: Annotated[list[str] | None, typer.Option(help="Whatever runs there; may be repeated.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="Whoever runs with it; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whose work, started elsewhere, may be tracked and stopped here; it replaces what was said before.
+
+    Letter by letter, as the engine writes the names; one match is enough. Without any, nobody's may.
+    """
+    with context.obj.client() as client:
+        wanted = Tracking(user or [], warehouse or [], role or [])
+        changed = client.allow_tracking(find_plane_id(client, plane), wanted)
+    told = f"On {changed.display_name} may be tracked: {changed.tracking}."
+    print_json(changed) if as_json else typer.echo(told)
 
 
 @planes.command(epilog="Example: countermand planes archive local")

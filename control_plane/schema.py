@@ -135,7 +135,7 @@ data_planes = Table(
     Column("permit_seconds", Float, nullable=False),
     Column("listing_lag_seconds", Float, nullable=False),
     Column("stuck_after_seconds", Float, nullable=False),
-    Column("tracking", Document),
+    Column("tracking", Document, nullable=False, server_default="{}"),  # whose work may be; empty: nobody's
     Column("created_at", Moment, nullable=False),
     Column("last_heartbeat_at", Moment),
     UniqueConstraint("company_id", "display_name"),

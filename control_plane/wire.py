@@ -130,10 +130,7 @@ class DataPlaneView(Struct, frozen=True):
     permit_seconds: float
     listing_lag_seconds: float
     stuck_after_seconds: float
-    tracking: Annotated[
-        Tracking | None,
-        Meta(description="Whose work, started elsewhere, may be tracked and stopped here; null for nobody's."),
-    ]
+    tracking: Annotated[Tracking, Meta(description="Whose work, started elsewhere, may be tracked and stopped here.")]
     created_at: datetime
     last_heartbeat_at: datetime | None
     silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]

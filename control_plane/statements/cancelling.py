@@ -164,7 +164,6 @@ def _work() -> ColumnElement[Any]:
         registered=executors.c.incarnation,
     )
     publication = json_object(dataset_id=jobs.c.dataset_id, number=jobs.c.publication_number)
-    allowed = func.coalesce(data_planes.c.tracking, literal_column("'{}'", Document), type_=Document)
     return json_object(
         job_id=jobs.c.job_id,
         tag=jobs.c.tag,
@@ -172,7 +171,7 @@ def _work() -> ColumnElement[Any]:
         executor=case((jobs.c.executor.is_not(None), executor)),
         incarnation=jobs.c.engine_incarnation,
         publication=case((jobs.c.publication_number.is_not(None), publication)),
-        tracked=case((jobs.c.type == JobType.EXTERNAL.value, allowed)),
+        tracked=case((jobs.c.type == JobType.EXTERNAL.value, data_planes.c.tracking)),
     )
 
 

@@ -125,7 +125,7 @@ def archive_plane() -> Update:
 
 @lru_cache
 def allow_tracking() -> Update:
-    """Say whose work, started elsewhere, may be tracked on ``:of_plane``; NULL for nobody's."""
+    """Say whose work, started elsewhere, may be tracked on ``:of_plane``."""
     return (
         update(data_planes)
         .where(data_planes.c.data_plane_id == bindparam("of_plane", type_=Uuid))

@@ -1,9 +1,11 @@
 """Work that somebody else started on a real engine, tracked and cancelled by real processes."""
 
+import json
 from uuid import UUID
 
 import httpx
 
+from control_plane.errors import ExitCode
 from control_plane.intake import NewJob
 from control_plane.jobs import Closure, JobType, Outcome, Tracking
 from control_plane.lifecycle import JobState
@@ -54,6 +56,30 @@ def test_somebody_elses_query_is_stopped_by_its_name_and_its_neighbours_run_on(s
     assert site.intake.job(job_id).state is JobState.RUNNING
 
 
+def test_one_command_tracks_requests_proves_and_prints_the_receipt(site: Site) -> None:
+    plane = site.plane()
+    site.executor(plane)
+    site.worker()
+    name = query(site, "dbt")
+    track = ["jobs", "track", "--plane", "local", "--handle", name, "--wait-cancel", "--reason", "killed in Airflow"]
+
+    refused = site.run(*track)
+    allowed = site.run("planes", "allow-tracking", "local", "--user", "dbt", "--json")
+    cancelled = site.run(*track)
+    again = site.run(*track, "--json")
+
+    assert refused.returncode == ExitCode.NOT_CANCELLABLE
+    assert "allow-tracking" in refused.stderr
+    assert json.loads(allowed.stdout)["tracking"]["users"] == ["dbt"]
+    assert cancelled.returncode == ExitCode.OK, cancelled.stderr
+    assert "cancelled, stopped (closed by single_run" in cancelled.stdout
+    assert name in cancelled.stdout
+    assert name not in running(site)
+    job = json.loads(again.stdout)
+    assert (again.returncode, job["job_id"] in cancelled.stdout) == (ExitCode.OK, True)
+    assert job["cancellation"]["reason"] == "killed in Airflow"
+
+
 def test_a_query_that_had_succeeded_completes_its_tracked_job(site: Site) -> None:
     plane = site.plane()
     site.intake.allow_tracking(plane, Tracking(users=["dbt"]))
@@ -61,10 +87,13 @@ def test_a_query_that_had_succeeded_completes_its_tracked_job(site: Site) -> Non
     name = query(site, "dbt", SHORT)
     until(lambda: name not in running(site), what="the query's end")
     job_id = tracked(site, plane, name)
-
-    site.request(job_id)
     site.worker()
 
+    asked = site.run("jobs", "track", "--plane", str(plane), "--handle", name, "--wait-cancel")
+    site.request(job_id)
+
+    assert asked.returncode == ExitCode.COMPLETED_FIRST, asked.stderr
+    assert "succeeded" in asked.stdout
     job = site.ended(job_id)
     assert (job.state, job.result and job.result["engine_status"]) == (JobState.COMPLETED, "succeeded")
 

@@ -34,7 +34,7 @@ OPERATIONS = operations(DESCRIPTION)
 OPEN = {"live", "ready"}
 CLOSED = sorted(OPERATIONS.keys() - OPEN)
 WITH_IDS = [name for name in CLOSED if "{" in OPERATIONS[name].path]
-OF_OWNERS = ["allow_tracking", "forbid_tracking"]
+OF_OWNERS = ["allow_tracking"]
 OF_PROCESSES = [
     name
     for name in CLOSED
@@ -52,7 +52,6 @@ NEEDS = {
     "create_data_plane": Permission.DATA_PLANES_WRITE,
     "archive_data_plane": Permission.DATA_PLANES_WRITE,
     "allow_tracking": Permission.DATA_PLANES_WRITE,
-    "forbid_tracking": Permission.DATA_PLANES_WRITE,
 }
 #: What is not about one thing answers everybody, with what is their own.
 OWN = {"list_jobs", "list_data_planes"}

@@ -60,7 +60,7 @@ async def test_a_plane_is_the_companys_that_made_it_and_is_shown_as_it_was_made(
         "created_at": "2026-03-01T12:00:00Z",
         "last_heartbeat_at": None,
         "silent": False,
-        "tracking": None,
+        "tracking": {"users": [], "warehouses": [], "roles": []},
     }
 
 

@@ -13,4 +13,4 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column; until its owner says otherwise, a plane allows nobody's."""
-    op.add_column("data_planes", sa.Column("tracking", Document(), nullable=True))
+    op.add_column("data_planes", sa.Column("tracking", Document(), server_default="{}", nullable=False))
