@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: What the commands need beside the bare package; of those that are not named, some need the store.
 EXTRAS = {"worker": "server,worker", "executor": "server,worker,embedded", "demo": "server,worker,embedded"}
-HOW_TO_GET_ONE = (
+HOW_TO_GET_ONE = (  # a token
     "give COUNTERMAND_TOKEN, or a profile with a token_file; the control plane's operator makes one "
     "by `countermand tokens create NAME --permission jobs:read --permission jobs:write`"
 )

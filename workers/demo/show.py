@@ -61,8 +61,9 @@ def _clear_away(folder: Path, *, but_logs: bool = False) -> None:
 
 def _perform(folder: Path, prepare: Prepare, *, as_json: bool) -> list[Part]:
     console, database_url = Console(), f"sqlite:///{folder / 'countermand.db'}"
+    tokens = prepare(database_url, (OWNER, PASSER_BY))
     screen = open_screen(console, silent=as_json)
-    stage = Stage(folder, database_url, prepare(database_url, (OWNER, PASSER_BY)), parts(), screen.show)
+    stage = Stage(folder, database_url, tokens, parts(), screen.show)
     try:
         stage.set_up()
         asyncio.run(_play(stage))
