@@ -235,7 +235,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls)
         profile = ProfileSource(settings_cls, (init_settings, env_settings, file))
-        above = (init_settings, env_settings, profile)
+        named_here = "profile" in init_settings()  # a token of the environment is not meant for it
+        above = (init_settings, profile, env_settings) if named_here else (init_settings, env_settings, profile)
         return *(OneToken(settings_cls, source) for source in above), file
 
 

@@ -1,15 +1,20 @@
 """Work that somebody else started on a real engine, tracked and cancelled by real processes."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from uuid import UUID
 
 import httpx
 
 from control_plane.errors import ExitCode
-from control_plane.intake import NewJob
-from control_plane.jobs import Closure, JobType, Outcome, Tracking
+from control_plane.intake import NewJob, NewPlane
+from control_plane.jobs import Closure, JobType, Outcome, Platform, Tracking
 from control_plane.lifecycle import JobState
-from tests.acceptance.site import PERSON, Site, until
+from tests.acceptance.site import PERSON, ROOT, Site, until
 from tests.narrative import ENDLESS
 from workers.run_server import SOCKET
 
@@ -113,3 +118,52 @@ def test_a_query_whose_executor_was_killed_waits_until_the_next_one_vouches_for_
     receipt = site.ended(job_id).receipt
     assert receipt is not None
     assert (receipt.outcome, receipt.engine_status) == (Outcome.STOPPED, "incarnation_ended")
+
+
+def test_the_readmes_operator_proves_that_its_query_stopped_or_raises(site: Site) -> None:
+    """Airflow itself is none of ours: its base class is a stand-in with the two names that the example reads."""
+    plane = site.plane("warehouse")
+    site.intake.allow_tracking(plane, Tracking(users=["airflow"]))
+    site.executor(plane)
+    site.worker()
+    killed, foreign = query(site, "airflow"), query(site, "finance")
+    site.intake.create_plane(NewPlane("other", Platform.NARRATIVE))
+
+    proven = kill_task(site, killed)
+    refused = kill_task(site, foreign, plane="other")
+
+    assert proven.returncode == 0, proven.stderr
+    assert "'outcome': 'stopped'" in proven.stderr
+    assert killed not in running(site)
+    assert refused.returncode == 1
+    assert f"AirflowException: {foreign} may still run" in refused.stderr
+    assert foreign in running(site)
+
+
+STANDING_IN_FOR_AIRFLOW = """
+import logging, sys, types
+
+for name in ("exceptions", "providers", "providers.snowflake", "providers.snowflake.operators",
+             "providers.snowflake.operators.snowflake"):
+    sys.modules[f"airflow.{name}"] = types.ModuleType(f"airflow.{name}")
+sys.modules["airflow"] = types.ModuleType("airflow")
+
+class Operator:
+    log, task_id = logging.getLogger(), "load"
+
+sys.modules["airflow.exceptions"].AirflowException = type("AirflowException", (Exception,), {})
+sys.modules["airflow.providers.snowflake.operators.snowflake"].SnowflakeSqlApiOperator = Operator
+logging.basicConfig(level=logging.INFO)
+"""
+
+
+def kill_task(site: Site, query_id: str, *, plane: str = "warehouse") -> subprocess.CompletedProcess[str]:
+    """Run the README's on_kill, as Airflow would."""
+    [example] = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    script = f"{STANDING_IN_FOR_AIRFLOW}{example.replace('warehouse', plane)}"
+    script += f"\noperator = ProvenSnowflakeOperator()\noperator.query_ids = [{query_id!r}]\noperator.on_kill()\n"
+    commands = Path(sys.executable).parent
+    environment = site.environment(**site.access) | {"PATH": f"{commands}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=site.folder, env=environment, check=False, capture_output=True, text=True
+    )

@@ -99,13 +99,16 @@ def told(settings: Settings) -> tuple[str, str | None, Path | None]:
         ({"profile": "prod"}, {}, ("https://prod", "prods", None)),
         ({}, {"PROFILE": "dev"}, ("http://dev", None, Path("/top"))),
         ({"profile": "prod"}, {"PROFILE": "dev"}, ("https://prod", "prods", None)),
-        ({"profile": "prod"}, {"URL": "http://env"}, ("http://env", "prods", None)),
-        ({"profile": "prod"}, {"TOKEN_FILE": "/env"}, ("https://prod", None, Path("/env"))),
+        ({"profile": "prod"}, {"URL": "http://env"}, ("https://prod", "prods", None)),
+        ({"profile": "prod"}, {"TOKEN": "envs"}, ("https://prod", "prods", None)),
+        ({"profile": "prod"}, {"TOKEN_FILE": "/env"}, ("https://prod", "prods", None)),
+        ({}, {"PROFILE": "prod", "URL": "http://env"}, ("http://env", "prods", None)),
+        ({}, {"PROFILE": "prod", "TOKEN_FILE": "/env"}, ("https://prod", None, Path("/env"))),
         ({"profile": "dev"}, {"TOKEN": "envs"}, ("http://dev", "envs", None)),
         ({"profile": "prod", "url": "http://opt"}, {"URL": "http://env"}, ("http://opt", "prods", None)),
     ],
 )
-def test_an_option_wins_over_a_variable_a_profile_and_the_file_in_this_order(
+def test_an_option_and_the_profile_it_names_win_over_a_variable_and_that_over_a_profile_and_the_file(
     write_file: WriteFile,
     monkeypatch: pytest.MonkeyPatch,
     given: dict[str, str],
