@@ -14,7 +14,7 @@ from control_plane.notify import Listener
 from control_plane.policy import Policy
 from control_plane.store import Store
 from control_plane.tokens import NewToken, Permission
-from workers.cli import tune_interpreter
+from workers.cli.desk import tune_interpreter
 
 
 def main(database_url: str, port: str, token_file: str) -> None:

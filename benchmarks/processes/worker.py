@@ -19,7 +19,7 @@ from adapters.registry import Surroundings
 from benchmarks.instant import Instant
 from config.logging import configure_logging
 from config.settings import load_settings
-from workers.cli import run_worker
+from workers.cli.worker import run_worker
 
 
 class Tally:

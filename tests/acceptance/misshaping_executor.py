@@ -10,7 +10,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from control_plane.jobs import Handle
-from workers.cli import Desk, run_executor
+from workers.cli.desk import Desk
+from workers.cli.executor import run_executor
 from workers.engines.base import Ending
 from workers.engines.embedded import EmbeddedEngine
 

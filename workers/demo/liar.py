@@ -31,7 +31,8 @@ def interrupt_unless(told_not_to: Path, session: DuckDBPyConnection) -> None:
 
 def main(plane: str, folder: Path) -> None:
     """Run the executor until it is stopped."""
-    from workers.cli import Desk, run_executor
+    from workers.cli.desk import Desk
+    from workers.cli.executor import run_executor
 
     asyncio.run(run_executor(Desk().settings(), plane, folder, make_engine=lying_engine))
 
