@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from litestar import delete, get, post, put
+import msgspec
+from litestar import Litestar, Request
+from litestar.connection import ASGIConnection
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.api.auth import needs
 from control_plane.api.problems import MEDIA_TYPE, Problem
 from control_plane.tokens import Permission
 
-_METHODS: dict[str, Any] = {"GET": get, "POST": post, "PUT": put, "DELETE": delete}
 _SAYS = {
     400: "What was given cannot be right; `detail` names the field and what is allowed. Nothing was changed.",
     401: "No bearer token, or one that is unknown, has expired or was revoked.",
@@ -28,6 +31,36 @@ _SAYS = {
 _ALWAYS = {400, 401, 403, 408, 413, 500, 503}
 
 
+class Operation(HTTPRouteHandler):
+    """A handler whose guards see itself, and whose answer is encoded and sent as it is.
+
+    Litestar copies the handler for each guard and makes two response objects of each answer: together a third of what
+    the framework costs a request.
+    """
+
+    async def authorize_connection(self, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+        """Run the guards."""
+        for guard in self.resolve_guards():
+            await guard(connection, self)  # type: ignore[misc]  # Litestar's guards may be plain functions, ours are not
+
+    async def to_response(self, app: Litestar, data: Any, request: Request[Any, Any, Any]) -> ASGIApp:  # noqa: ARG002  # Litestar's signature
+        """What was answered, as JSON."""
+        return _Answer(self.status_code, msgspec.json.encode(data))
+
+
+class _Answer:
+    """Sends one body."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self._status = status
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self._body))]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body, "more_body": False})
+
+
 def operation(
     method: str,
     path: str,
@@ -38,14 +71,14 @@ def operation(
     creates: bool = False,
 ) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
     """A handler's decorator. *name*: the method's in generated clients; *may_answer*: which problems are its own."""
-    declare: Callable[[Callable[..., Any]], HTTPRouteHandler] = _METHODS[method](
+    return Operation(
         path,
+        http_method=HttpMethod(method),
         guards=[needs(permission)],
         operation_id=name,
         status_code=201 if creates else 200,
         responses={status: problem_response(status) for status in sorted(_ALWAYS | may_answer)},
     )
-    return declare
 
 
 def problem_response(status: int) -> ResponseSpec:
