@@ -19,8 +19,15 @@ class HandOff(Protocol):
         """Await what *call* answers."""
 
 
+PATIENCE_SECONDS = 0.1  #: a batch usually takes a tenth of it; whoever waits on somebody's lock holds up nobody else
+
+
 class Together(Generic[Asked, Answer]):
-    """*perform* answers a batch, item by item, with an answer or an error; at most *at_most* at a time."""
+    """*perform* answers a batch, item by item, with an answer or an error; at most *at_most* at a time.
+
+    The next batch goes when the one before is answered, for a second beside it only makes both smaller; but also when
+    that one takes longer than *patience_seconds*, until *at_once* are under way.
+    """
 
     def __init__(
         self,
@@ -28,28 +35,42 @@ class Together(Generic[Asked, Answer]):
         hand_off: HandOff,
         *,
         at_most: int = 100,
+        at_once: int = 4,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._perform = perform
         self._hand_off = hand_off
         self._at_most = at_most
+        self._at_once = at_once
+        self._patience_seconds = patience_seconds
         self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
-        self._working: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._sending: asyncio.Task[None] | None = None
 
     async def ask(self, item: Asked) -> Answer:
         """The item's own answer; raises its own error."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
+        self._begin()
         return await future
 
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
-                await self._answer([(item, future) for item, future in batch if not future.done()])
-        finally:
-            self._working = None
+    def _begin(self) -> None:
+        if self._waiting and self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting and len(self._under_way) < self._at_once:
+            batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
+            wanted = [(item, future) for item, future in batch if not future.done()]
+            answering = asyncio.create_task(self._answer(wanted))
+            self._under_way.add(answering)
+            answering.add_done_callback(self._end)
+            await asyncio.wait({answering}, timeout=self._patience_seconds)
+        self._sending = None
+
+    def _end(self, answered: asyncio.Task[None]) -> None:
+        self._under_way.discard(answered)
+        self._begin()
 
     async def _answer(self, batch: Sequence[tuple[Asked, "asyncio.Future[Answer]"]]) -> None:
         """A batch that fails as a whole is asked one by one, so that a bad item harms no other."""

@@ -1,0 +1,84 @@
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from anyio.lowlevel import checkpoint
+
+from control_plane.api.together import Together
+from control_plane.errors import CountermandError, NotFound
+
+
+class Threads:
+    """Calls that end when they are let."""
+
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+        self.asked: list[list[int]] = []
+        self.going = asyncio.Event()
+
+    def perform(self, items: Sequence[int]) -> list[int | CountermandError]:
+        self.asked.append(list(items))
+        return [NotFound("seven", field="number") if item == 7 else item * 10 for item in items]
+
+    async def hand_off(self, call: Callable[[], Any]) -> Any:
+        answers = call()
+        if self.held & set(self.asked[-1]):
+            await self.going.wait()
+        return answers
+
+    async def until_asked(self, batches: int) -> None:
+        while len(self.asked) < batches:
+            await checkpoint()
+
+
+def asked_together(scenario: Callable[[Threads, Together[int, int]], Awaitable[None]], **options: Any) -> None:
+    """Run the scenario with a Together over such calls."""
+
+    async def run() -> None:
+        threads = Threads()
+        await scenario(threads, Together(threads.perform, threads.hand_off, **options))
+
+    asyncio.run(run())
+
+
+def test_what_arrives_while_a_batch_is_performed_shares_the_next_one_and_each_gets_its_own_answer() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        answers = await asyncio.gather(*map(together.ask, [1, 2, 7, 3]), return_exceptions=True)
+
+        assert [answers[0], answers[1], answers[3]] == [10, 20, 30]
+        assert isinstance(answers[2], NotFound)
+        assert len(threads.asked) <= 2
+
+    asked_together(scenario)
+
+
+def test_a_batch_that_waits_for_somebodys_lock_holds_up_no_later_one() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        threads.held = {1}
+        stuck = asyncio.create_task(together.ask(1))
+        await threads.until_asked(1)
+
+        assert await together.ask(2) == 20
+        assert not stuck.done()
+        threads.going.set()
+        assert await stuck == 10
+
+    asked_together(scenario, patience_seconds=0)
+
+
+def test_where_as_many_batches_are_stuck_as_there_may_be_the_others_go_as_soon_as_one_ends() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        threads.held = {1, 2}
+        stuck = [asyncio.create_task(together.ask(1))]
+        await threads.until_asked(1)
+        stuck.append(asyncio.create_task(together.ask(2)))
+        await threads.until_asked(2)
+        later = asyncio.create_task(together.ask(3))
+        await checkpoint()
+        assert threads.asked == [[1], [2]]
+
+        threads.going.set()
+
+        assert await asyncio.gather(*stuck, later) == [10, 20, 30]
+
+    asked_together(scenario, at_once=2, patience_seconds=0)
