@@ -4,7 +4,7 @@ Parameters that statements share: ``rows``, a JSON array that stands for a table
 NULL in production and a fixed moment in tests (:func:`now`).
 """
 
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import (
     CTE,
@@ -114,6 +114,10 @@ class among(FunctionElement[bool]):  # noqa: N801  # reads as the operator that 
 
     def __init__(self, column: ColumnElement[Any], *subqueries: Select[Any]) -> None:
         super().__init__(column, *(query.correlate(None).scalar_subquery() for query in subqueries))
+
+    def self_group(self, against: Any = None) -> Self:  # noqa: ARG002  # SQLAlchemy's signature
+        """Itself: as a truth value SQLite would be asked whether it equals 1, and would look at every row."""
+        return self
 
 
 @compiles(among, "postgresql")
