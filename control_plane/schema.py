@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    cast,
     literal_column,
     or_,
 )
@@ -273,8 +274,15 @@ Index("jobs_pending", jobs.c.data_plane_id, jobs.c.created_at,
       sqlite_where=jobs.c.state == literal_column(f"'{JobState.PENDING.value}'"))  # fmt: skip
 _live = jobs.c.ended_at.is_(None)
 Index("jobs_live_of_executor", jobs.c.executor, postgresql_where=_live, sqlite_where=_live)
-Index("jobs_by_plane", jobs.c.data_plane_id, jobs.c.created_at)
-Index("jobs_by_company", jobs.c.company_id, jobs.c.created_at)
+#: What a page is chosen and counted by stands in one index: only the rows of the page itself are read. Every move makes
+#: new entries in all indexes anyway, because partial ones depend on the state.
+_listed = (jobs.c.created_at, jobs.c.job_id, jobs.c.updated_at, jobs.c.state, jobs.c.type)
+Index("jobs_by_plane", jobs.c.data_plane_id, *_listed, jobs.c.company_id)
+Index("jobs_by_company", jobs.c.company_id, *_listed)
+#: As text, for other types' inputs may hold anything under that name.
+named_dataset = cast(jobs.c.input.op("->>")(literal_column("'dataset_id'", Text)), Text)
+Index("jobs_by_dataset", jobs.c.company_id, named_dataset, jobs.c.created_at,
+      postgresql_where=named_dataset.is_not(None), sqlite_where=named_dataset.is_not(None))  # fmt: skip
 _keyed = jobs.c.idempotency_key.is_not(None)
 Index("jobs_by_idempotency_key", jobs.c.company_id, jobs.c.idempotency_key, unique=True,
       postgresql_where=_keyed, sqlite_where=_keyed)  # fmt: skip

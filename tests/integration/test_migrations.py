@@ -20,6 +20,10 @@ from control_plane.policy import Policy
 from control_plane.store import Store, open_engine
 from tests.databases import Databases
 
+pytestmark = [  # on SQLite an index of an expression cannot be compared
+    pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index"),
+    pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index"),
+]
 REMEDY = "countermand db upgrade"
 
 
