@@ -122,7 +122,7 @@ def check_requested(ground: Ground, database: str, count: int) -> None:
 @contextmanager
 def serving(ground: Ground, database: str) -> Iterator[tuple[int, Path]]:
     """A server process on the database: its port, and the file of a token."""
-    port, token = _free_port(), ground.file("token")
+    port, token = free_port(), ground.file("token")
     command = [
         sys.executable,
         "-m",
@@ -135,24 +135,33 @@ def serving(ground: Ground, database: str) -> Iterator[tuple[int, Path]]:
     with log.open("wb") as said:
         process = subprocess.Popen(command, stderr=said, stdout=said)
     try:
-        _wait_until_ready(process, port, log)
+        wait_until_ready(process, port, log)
         yield port, token
     finally:
         process.terminate()
         process.wait(_PATIENCE_SECONDS)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    give_up_at = time.monotonic() + _PATIENCE_SECONDS
+def wait_until_ready(
+    process: subprocess.Popen[bytes],
+    port: int,
+    log: Path,
+    path: str = "/health/ready",
+    *,
+    patience_seconds: float = _PATIENCE_SECONDS,
+) -> None:
+    """Come back when the server answers."""
+    give_up_at = time.monotonic() + patience_seconds
     while process.poll() is None and time.monotonic() < give_up_at:
         with suppress(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{port}/health/ready").raise_for_status()
+            httpx.get(f"http://127.0.0.1:{port}{path}").raise_for_status()
             return
         time.sleep(0.05)
     raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -15,6 +15,7 @@ class Effort(NamedTuple):
     claims: int  #: of each table, a round
     idle_seconds: float
     api_requests: int  #: half of them at full speed, half at half of it
+    prefect_runs: int  #: flow runs that are moved to Cancelling, a round
     listed_jobs: int  #: ended, of all companies together
     list_requests: int  #: of each kind, a round
 
@@ -29,6 +30,7 @@ FULL = Effort(
     claims=40,
     idle_seconds=30,
     api_requests=16_000,
+    prefect_runs=500,
     listed_jobs=1_000_000,
     list_requests=200,
 )
@@ -43,6 +45,7 @@ QUICK = Effort(
     claims=20,
     idle_seconds=3,
     api_requests=4_000,
+    prefect_runs=200,
     listed_jobs=50_000,
     list_requests=50,
 )

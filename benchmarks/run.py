@@ -21,6 +21,7 @@ from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.floor import Floor
 from benchmarks.ground import Ground
 from benchmarks.idle import Idle
+from benchmarks.prefect import Prefect
 from benchmarks.promises import verdicts
 from benchmarks.storm import Storm
 from benchmarks.wakeup import Wakeup
@@ -34,14 +35,15 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "wakeup": Wakeup,
     "claim_growth": ClaimGrowth,
     "idle": Idle,
-    "peer_pgqueuer_400": peers.pgqueuer_400,
     "request_floor": RequestFloor,
     "api_request": ApiRequest,
+    "peer_prefect": Prefect,
     "api_list_100": partial(ApiList, companies=100),
     "api_list_1": partial(ApiList, companies=1),
+    "peer_pgqueuer_400": peers.pgqueuer_400,
 }
 #: Only measured when named.
-EXTRA = {"peer_pgqueuer_400", "request_floor", "api_request", "api_list_100", "api_list_1"}
+EXTRA = {"api_list_100", "api_list_1", "peer_pgqueuer_400"}
 LATEST = Path(__file__).parent / "out" / "latest.json"
 
 out = Console(width=100)
@@ -65,7 +67,8 @@ def main() -> int:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     known = ", ".join(BENCHMARKS)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all but the last five")
+    named = f"of {known}; default: all but {', '.join(sorted(EXTRA))}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=named)
     parser.add_argument("--quick", action="store_true", help="small sizes, for developing")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     asked = parser.parse_args()
