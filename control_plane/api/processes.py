@@ -3,7 +3,7 @@
 Each needs a token bound to the plane. What is of another plane, stale or taken over is left out of the answers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -228,6 +228,16 @@ async def _own_ids(desk: Desk, plane: UUID, job_ids: Iterable[UUID]) -> set[UUID
     return await desk.call(desk.dispatch.of_plane, plane, list(job_ids))
 
 
+def _until_gone(request: AnyRequest) -> Callable[[], Coroutine[Any, Any, None]]:
+    """For a request whose body is read: what its server receives then is that its client has gone."""
+
+    async def wait() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return wait
+
+
 async def _check_executor(desk: Desk, request: AnyRequest, plane: UUID, executor: Executor) -> None:
     check_bound(caller_of(request), plane)
     check_executor(executor)
@@ -250,7 +260,7 @@ async def claim_cancellations(
             desk.dispatch.claim, {data_plane_id: data.limit}, worker=data.worker, lease_seconds=data.lease_seconds
         )
 
-    return Assignments(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool))
+    return Assignments(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, _until_gone(request)))
 
 
 @_operation("/cancellations/extend", "extend_leases")
@@ -349,7 +359,7 @@ async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneI
             epoch=data.epoch,
         )
 
-    return Claims(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool))
+    return Claims(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, _until_gone(request)))
 
 
 @_operation("/jobs/attend", "attend_jobs")
@@ -366,7 +376,7 @@ async def attend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, d
         return Attendance(renewed, sorted(data.held.keys() - set(renewed)))
 
     wait = min(data.wait_seconds, plane.permit_seconds / 8)
-    return await desk.wakeups.poll(data_plane_id, wait, look, lambda answer: bool(answer.closing))
+    return await desk.wakeups.poll(data_plane_id, wait, look, lambda answer: bool(answer.closing), _until_gone(request))
 
 
 @_operation("/jobs/handles", "record_handles")

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -52,20 +52,31 @@ class Wakeups:
                 del self._waiting[data_plane_id]
 
     async def poll(
-        self, data_plane_id: UUID, seconds: float, look: Callable[[], Awaitable[Found]], found: Callable[[Found], bool]
+        self,
+        data_plane_id: UUID,
+        seconds: float,
+        look: Callable[[], Awaitable[Found]],
+        found: Callable[[Found], bool],
+        until_gone: Callable[[], Coroutine[Any, Any, None]],
     ) -> Found:
-        """Look until something is *found*, anew with each news and every second; for so long at most."""
+        """Look until something is *found*, anew with each news and every second; for so long at most.
+
+        *until_gone* ends when whoever asked has gone: then nothing is looked for any more, for it would be claimed for
+        nobody.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        with self.waiting(data_plane_id) as event:
+        with self.waiting(data_plane_id) as event, _set_at_the_end_of(until_gone(), event) as gone:
             while True:
                 event.clear()
                 answer, left = await look(), until - loop.time()
-                if found(answer) or left <= 0 or self.stopping:
+                if found(answer) or left <= 0 or self.stopping or gone.done():
                     return answer
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, LOOK_AGAIN_SECONDS)):
                         await event.wait()
+                if gone.done():
+                    return answer
 
     @asynccontextmanager
     async def listening(self, open_listener: Callable[[], Listener] | None) -> AsyncIterator[None]:
@@ -101,3 +112,13 @@ class Wakeups:
         finally:
             loop.remove_reader(descriptor)
             listener.close()
+
+
+@contextmanager
+def _set_at_the_end_of(coroutine: Coroutine[Any, Any, None], event: asyncio.Event) -> Iterator[asyncio.Task[None]]:
+    task = asyncio.create_task(coroutine)
+    task.add_done_callback(lambda _: event.set())
+    try:
+        yield task
+    finally:
+        task.cancel()

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from control_plane.api import wakeups
+from control_plane.api.app import build_api
 from control_plane.jobs import Claim, DataPlane, Executor, FailureCause, Handle, Hold, JobType
 from control_plane.notify import Listener
 from control_plane.store import Store
@@ -325,6 +326,41 @@ async def test_a_postponed_cancellation_is_worked_at_once_when_its_executor_clos
     await plane.ask("/jobs/closed", epochs={held.work.job_id: job["epoch"]})
 
     assert [assignment["closure"] for assignment in await soon(waiting)] == ["executor_closed"]
+
+
+async def test_a_poll_whose_client_has_gone_claims_nothing_any_more(api: Api, only_by_news: None) -> None:
+    plane, claim, gone = Plane(api), api.given.running(), asyncio.Event()
+    waiting = asyncio.create_task(ask_until(gone, api, plane, "/cancellations/claim", worker="w", limit=1))
+    await api.until_waiting(plane.plane)
+
+    gone.set()
+    await soon(waiting)
+    await api.bearer().post(job_path(claim.job_id, "/request-cancellation"))
+
+    assert len(await plane.claim_cancellations()) == 1
+
+
+async def ask_until(gone: asyncio.Event, api: Api, plane: Plane, rest: str, **fields: Any) -> None:
+    """A long poll as a server passes it on, whose client goes away: httpx in this process would cancel it instead."""
+    body = msgspec.json.encode(fields | {"wait_seconds": LONG})
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    bearer = f"Bearer {plane.bearer.token}".encode()
+    path = plane_path(plane.plane, rest)
+    scope: Any = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"authorization", bearer), (b"content-type", b"application/json")], "http_version": "1.1",
+    }  # fmt: skip
+    await build_api(api.desk)(scope, receive, send)
 
 
 async def test_news_of_another_plane_wakes_nobody_here_and_a_stopping_server_lets_everybody_go(
