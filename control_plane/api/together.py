@@ -1,7 +1,9 @@
 """Requests that arrive while others are being performed share the next statement, and each gets its own answer."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -20,6 +22,8 @@ class HandOff(Protocol):
 
 
 PATIENCE_SECONDS = 0.1  #: a batch usually takes a tenth of it; whoever waits on somebody's lock holds up nobody else
+GATHER_SECONDS = 0.002  #: what the first to come back waits for the others; a commit takes longer
+RECENT_SECONDS = 0.05  #: so long those who were answered may be expected back
 
 
 class Together(Generic[Asked, Answer]):
@@ -27,6 +31,10 @@ class Together(Generic[Asked, Answer]):
 
     The next batch goes when the one before is answered, for a second beside it only makes both smaller; but also when
     that one takes longer than *patience_seconds*, until *at_once* are under way.
+
+    Those who were answered together come back one after the other. So the next batch waits until as many have come, for
+    *gather_seconds* at most: else the first would go alone, and the others wait for its commit. Whoever has asked alone
+    waits for nobody.
     """
 
     def __init__(
@@ -37,12 +45,17 @@ class Together(Generic[Asked, Answer]):
         at_most: int = 100,
         at_once: int = 4,
         patience_seconds: float = PATIENCE_SECONDS,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         self._perform = perform
         self._hand_off = hand_off
         self._at_most = at_most
         self._at_once = at_once
         self._patience_seconds = patience_seconds
+        self._gather_seconds = gather_seconds
+        self._expected = 0  #: so many were answered, or waited already, at the latest end of a batch
+        self._ended_at = -math.inf
+        self._all_here = asyncio.Event()
         self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._sending: asyncio.Task[None] | None = None
@@ -51,6 +64,8 @@ class Together(Generic[Asked, Answer]):
         """The item's own answer; raises its own error."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
+        if len(self._waiting) >= self._expected:
+            self._all_here.set()
         self._begin()
         return await future
 
@@ -60,6 +75,7 @@ class Together(Generic[Asked, Answer]):
 
     async def _send(self) -> None:
         while self._waiting and len(self._under_way) < self._at_once:
+            await self._gather()
             batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
             wanted = [(item, future) for item, future in batch if not future.done()]
             answering = asyncio.create_task(self._answer(wanted))
@@ -67,6 +83,15 @@ class Together(Generic[Asked, Answer]):
             answering.add_done_callback(self._end)
             await asyncio.wait({answering}, timeout=self._patience_seconds)
         self._sending = None
+
+    async def _gather(self) -> None:
+        """Wait until all are here who are expected back, or their time is up."""
+        since = asyncio.get_running_loop().time() - self._ended_at
+        if since < RECENT_SECONDS and len(self._waiting) < self._expected:
+            self._all_here.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._gather_seconds):
+                    await self._all_here.wait()
 
     def _end(self, answered: asyncio.Task[None]) -> None:
         self._under_way.discard(answered)
@@ -85,6 +110,8 @@ class Together(Generic[Asked, Answer]):
                 return
             _fail(batch[0][1], error)
             return
+        self._expected = min(len(batch) + len(self._waiting), self._at_most)
+        self._ended_at = asyncio.get_running_loop().time()
         for (_, future), answer in zip(batch, answers, strict=True):
             if isinstance(answer, CountermandError):
                 _fail(future, answer)

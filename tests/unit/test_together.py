@@ -52,6 +52,42 @@ def test_what_arrives_while_a_batch_is_performed_shares_the_next_one_and_each_ge
     asked_together(scenario)
 
 
+def test_those_who_were_answered_together_go_together_again_though_they_come_back_one_by_one() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        await asyncio.gather(*map(together.ask, [1, 2, 3]))
+        threads.asked.clear()
+
+        back = []
+        for item in (1, 2, 3):
+            back.append(asyncio.create_task(together.ask(item)))
+            for _ in range(10):  # each has long been waiting when the next one comes
+                await checkpoint()
+
+        assert await asyncio.gather(*back) == [10, 20, 30]
+        assert threads.asked == [[1, 2, 3]]
+
+    asked_together(scenario, gather_seconds=60)
+
+
+def test_whoever_asks_alone_waits_for_nobody() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        for item in (1, 2, 3):
+            assert await together.ask(item) == item * 10
+
+        assert threads.asked == [[1], [2], [3]]
+
+    asked_together(scenario, gather_seconds=60)
+
+
+def test_those_who_do_not_come_back_are_not_waited_for_long() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        await asyncio.gather(*map(together.ask, [1, 2, 3]))
+
+        assert await together.ask(4) == 40
+
+    asked_together(scenario, gather_seconds=0.001)
+
+
 def test_a_batch_that_waits_for_somebodys_lock_holds_up_no_later_one() -> None:
     async def scenario(threads: Threads, together: Together[int, int]) -> None:
         threads.held = {1}
