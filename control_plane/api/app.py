@@ -45,9 +45,11 @@ def build_api(
 
     @asynccontextmanager
     async def living(_app: Litestar) -> AsyncIterator[None]:
-        async with desk.wakeups.listening(open_listener):
-            yield
-        desk.close()
+        try:
+            async with desk.wakeups.listening(open_listener):
+                yield
+        finally:
+            desk.close()
 
     app = Litestar(
         [jobs.ROUTES, planes.ROUTES, processes.ROUTES, health.ROUTES, ASSETS, openapi],

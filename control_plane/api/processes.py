@@ -3,6 +3,7 @@
 Each needs a token bound to the plane. What is of another plane, stale or taken over is left out of the answers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
@@ -16,7 +17,7 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
-from control_plane.errors import Refused
+from control_plane.errors import BadInput, Refused
 from control_plane.jobs import (
     Assignment,
     Attendance,
@@ -219,7 +220,11 @@ AnyRequest = Request[Any, Any, Any]
 
 
 async def _own(desk: Desk, plane: UUID, items: Sequence[Item]) -> list[Item]:
-    """Those of the items whose job is on the plane."""
+    """Those of the items whose job is on the plane. BadInput where one job stands there twice: which one counts?"""
+    named = Counter(item.job_id for item in items)
+    for job_id, times in named.most_common(1):
+        if times > 1:
+            raise BadInput(f"job_id: job {job_id} stands there {times} times; send it once", field="job_id")
     own = await _own_ids(desk, plane, (item.job_id for item in items))
     return [item for item in items if item.job_id in own]
 

@@ -198,6 +198,25 @@ async def test_another_planes_executor_is_refused_without_telling_whose_it_is(ap
 # --- repeated calls --------------------------------------------------------------------------------------------------
 
 
+async def test_a_job_that_stands_twice_in_a_batch_is_refused_and_changes_nothing(api: Api) -> None:
+    process, held = api.process(), api.given.leased()
+    before = api.given.everything(held.work.job_id)
+    hold = {"job_id": held.work.job_id, "lease": held.lease}
+    stopped = hold | {"receipt": receipt_at(api.given.clock.now)}
+
+    answers = [
+        await process.post(plane_path(api.given.plane, f"/cancellations/{path}"), body)
+        for path, body in {
+            "settle": {"worker": "w1", "settlements": [stopped, hold | {"receipt": None}]},
+            "release": {"holds": [hold, hold]},
+        }.items()
+    ]
+
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert all(f"job {held.work.job_id} stands there 2 times" in answer.json()["detail"] for answer in answers)
+    assert api.given.everything(held.work.job_id) == before
+
+
 async def test_a_settlement_that_is_sent_twice_lands_once_and_is_answered_twice(api: Api) -> None:
     held, plane = api.given.leased(), Plane(api)
     settlement = {"job_id": held.work.job_id, "lease": held.lease, "receipt": receipt_at(api.given.clock.now)}
