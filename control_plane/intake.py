@@ -126,19 +126,25 @@ class Intake:
     def planes(self) -> list[DataPlane]:
         """Every data plane that is the company's or shared with it, oldest first."""
         rows = self._store.perform(statements.select_planes(), company_id=self._scope.company_id)
-        return [plane for plane in self._with_collaborators(rows) if self._sees(plane)]
+        return [self._shown(plane) for plane in self._with_collaborators(rows) if self._sees(plane)]
 
     def plane(self, data_plane_id: UUID) -> DataPlane:
         """One data plane; NotFound when there is none."""
         found = self._store.perform(statements.select_plane(), data_plane_id=data_plane_id)
         for plane in self._with_collaborators(found):
             if self._sees(plane):
-                return plane
+                return self._shown(plane)
         raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
 
     def _sees(self, plane: DataPlane) -> bool:
         shared = self._scope.company_id in plane.collaborators
         return self._scope.sees_plane(plane.data_plane_id, plane.company_id, shared=shared)
+
+    def _shown(self, plane: DataPlane) -> DataPlane:
+        """Who else shares it, and whose work is tracked on it, is its owner's affair."""
+        if self._scope.company_id in (None, plane.company_id):
+            return plane
+        return msgspec.structs.replace(plane, collaborators=[self._scope.company_id], tracking=Tracking())
 
     def _with_collaborators(self, rows: Sequence[RowMapping]) -> list[DataPlane]:
         if not rows:

@@ -145,6 +145,18 @@ def test_only_the_planes_owner_tracks_and_says_whose_work_may_be(given: Given) -
     assert given.intake.within(Scope(1)).submit(new, SUBMITTER).state is JobState.RUNNING
 
 
+def test_a_collaborator_sees_neither_the_others_nor_whose_work_is_tracked(given: Given) -> None:
+    plane = given.new_plane(collaborators=[2, 3])
+    given.intake.allow_tracking(plane.data_plane_id, DBT)
+    owner, collaborator = given.intake.within(Scope(1)), given.intake.within(Scope(2))
+
+    seen = collaborator.plane(plane.data_plane_id)
+
+    assert (seen.collaborators, seen.tracking) == ([2], Tracking())
+    assert seen in collaborator.planes()
+    assert (owner.plane(plane.data_plane_id).collaborators, owner.plane(plane.data_plane_id).tracking) == ([2, 3], DBT)
+
+
 def test_the_executor_that_a_handle_names_is_recorded_if_it_is_the_planes_own(given: Given) -> None:
     allowing(given)
     other = Executor("job-executor-other", 1)
