@@ -12,7 +12,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from control_plane.jobs import Handle, Owner, Rung, Waiting, Work
+from control_plane.jobs import Handle, Rung, Waiting
+from control_plane.planes import Owner
+from control_plane.work import Work
 
 
 class RunStatus(StrEnum):

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from adapters.base import Adapter
 from control_plane.errors import BadInput
-from control_plane.jobs import Platform
+from control_plane.planes import Platform
 
 GROUP = "countermand.adapters"
 BUILT_IN = {"duckdb": "adapters.narrative.embedded:for_plane"}

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from adapters.base import Check, Listing, Run, RunStatus, StopAnswer
 from benchmarks.population import ENGINE, INCARNATION
-from control_plane.jobs import Handle, Rung, Work
+from control_plane.jobs import Handle, Rung
+from control_plane.work import Work
 
 
 class Instant:

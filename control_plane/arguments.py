@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 
 from control_plane.errors import BadInput, Forbidden, NotFound
-from control_plane.jobs import DataPlane
+from control_plane.planes import DataPlane
 from control_plane.wire import DataPlaneView
 
 if TYPE_CHECKING:

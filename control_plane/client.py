@@ -15,9 +15,11 @@ from msgspec import Struct
 from tenacity import RetryCallState, Retrying, stop_before_delay, wait_exponential_jitter
 
 from control_plane.answers import AWAY, is_worth_repeating, lost, outcome, read, seen
+from control_plane.checks import check_kept
 from control_plane.errors import BadInput
-from control_plane.jobs import Job, JobType, Tracking, check_kept
+from control_plane.jobs import Job, JobType
 from control_plane.lifecycle import JobState
+from control_plane.planes import Tracking
 from control_plane.wire import (
     CancellationProgress,
     CancellationReason,

@@ -13,34 +13,27 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import DataError, IntegrityError
 
 from control_plane import statements
+from control_plane.checks import LARGEST, check_kept, check_range
 from control_plane.errors import Conflict, NotFound, Refused
 from control_plane.ids import new_token
-from control_plane.jobs import (
-    LARGEST,
+from control_plane.inputs import check_result
+from control_plane.jobs import Closure, Handle, Job, JobType, Process, Waiting
+from control_plane.lifecycle import RECEIPTED_STATES, JobState
+from control_plane.store import Store, Transaction
+from control_plane.work import (
     Assignment,
     Attendance,
     Claim,
-    Closure,
     Commit,
     Executor,
     Failure,
-    Handle,
     Hold,
-    Job,
-    JobType,
     Postponed,
     Postponement,
-    Process,
     Publication,
     Settled,
     Settlement,
-    Waiting,
-    check_kept,
-    check_range,
-    check_result,
 )
-from control_plane.lifecycle import RECEIPTED_STATES, JobState
-from control_plane.store import Store, Transaction
 
 log = structlog.get_logger()
 

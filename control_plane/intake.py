@@ -12,32 +12,28 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from control_plane import lifecycle, statements
+from control_plane.checks import LARGEST, check_kept, check_range
 from control_plane.errors import BadInput, Conflict, CountermandError, Forbidden, NotCancellable, NotFound
 from control_plane.ids import new_id, new_token
+from control_plane.inputs import check_input
 from control_plane.jobs import (
-    LARGEST,
     ApiUser,
     AuditEntry,
     Closure,
-    DataPlane,
     ExecutionCluster,
     Handle,
     Job,
     JobType,
     Outcome,
-    Platform,
     Process,
     Receipt,
     RequestSource,
-    Tracking,
-    check_input,
-    check_kept,
-    check_range,
     executor_of,
     read_source,
     work_tag,
 )
 from control_plane.lifecycle import JobState, Trigger
+from control_plane.planes import DataPlane, Platform, Tracking
 from control_plane.policy import Policy
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters

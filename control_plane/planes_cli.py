@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from control_plane.arguments import AsJson, find_plane_id, option_of, read_member
-from control_plane.jobs import Platform, Tracking
+from control_plane.planes import Platform, Tracking
 from control_plane.printing import as_moment, print_fields, print_json, print_table
 from control_plane.wire import DataPlaneSubmission, PlatformObject
 

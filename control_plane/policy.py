@@ -5,7 +5,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from control_plane.errors import BadInput, NotCancellable
-from control_plane.jobs import JobType, Platform
+from control_plane.jobs import JobType
+from control_plane.planes import Platform
 
 #: On Narrative not the types that delete or deliver: half of a delivery cannot be taken back.
 DEFAULT: Mapping[Platform, frozenset[JobType]] = {

@@ -33,8 +33,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import ColumnElement
 
 from control_plane import lifecycle
-from control_plane.jobs import JobType, Outcome, Platform, Rung, Waiting
+from control_plane.jobs import JobType, Outcome, Rung, Waiting
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
 
 
 class _Portable(sqltypes.TypeDecorator[Any]):

@@ -14,9 +14,10 @@ from msgspec import Struct
 from sqlalchemy import RowMapping
 
 from control_plane import statements
+from control_plane.checks import LARGEST, check_kept, check_range
 from control_plane.errors import BadInput, NotFound, StoreUnavailable, Unauthenticated
 from control_plane.ids import new_id
-from control_plane.jobs import LARGEST, ApiUser, Process, RequestSource, check_kept, check_range
+from control_plane.jobs import ApiUser, Process, RequestSource
 from control_plane.scope import OPERATOR, Scope
 from control_plane.store import Store
 

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Platform, Receipt, Tracking
+from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Receipt
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform, Tracking
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 Sentence = Annotated[str, Meta(max_length=2_000)]

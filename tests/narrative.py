@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from control_plane.jobs import Claim, JobType, work_tag
+from control_plane.jobs import JobType, work_tag
+from control_plane.work import Claim
 from workers.engines.base import Ending
 from workers.engines.embedded import EmbeddedEngine
 from workers.engines.folder import Folder

@@ -16,17 +16,9 @@ import structlog
 
 from adapters.base import Adapter, Listing, Run, StopAnswer
 from control_plane.errors import EngineUnavailable
-from control_plane.jobs import (
-    Assignment,
-    Closure,
-    ExternalResult,
-    Hold,
-    Outcome,
-    Postponement,
-    Rung,
-    Settlement,
-    Waiting,
-)
+from control_plane.inputs import ExternalResult
+from control_plane.jobs import Closure, Outcome, Rung, Waiting
+from control_plane.work import Assignment, Hold, Postponement, Settlement
 from workers.clock import Clock
 from workers.judgement import Case, Ended, Succeeded, Unsettled, climb, heed, judge, receipt_of
 from workers.outage import Outage

@@ -18,8 +18,9 @@ from structlog.contextvars import bind_contextvars
 
 from adapters.base import RunStatus
 from control_plane.errors import Conflict, EngineUnavailable
-from control_plane.jobs import Attendance, Claim, Commit, Failure, FailureCause, Handle, Publication
-from control_plane.jobs import Executor as Identity
+from control_plane.jobs import FailureCause, Handle
+from control_plane.work import Attendance, Claim, Commit, Failure, Publication
+from control_plane.work import Executor as Identity
 from workers.clock import Clock
 from workers.engines.base import Ending, Engine
 from workers.outage import Outage

@@ -11,7 +11,9 @@ from uuid import UUID
 import msgspec
 
 from adapters.base import ENDED, Listing, Run, RunStatus, StopAnswer
-from control_plane.jobs import Assignment, Closure, Handle, Outcome, Owner, Receipt, Rung, Waiting
+from control_plane.jobs import Closure, Handle, Outcome, Receipt, Rung, Waiting
+from control_plane.planes import Owner
+from control_plane.work import Assignment
 
 LADDER = (Rung.ASK, Rung.INSIST, Rung.FORCE)
 

@@ -8,19 +8,17 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from control_plane.dispatch import Dispatch
-from control_plane.jobs import (
+from control_plane.jobs import Handle, JobType, Process
+from control_plane.work import (
     Assignment,
     Attendance,
     Claim,
     Commit,
     Executor,
     Failure,
-    Handle,
     Hold,
-    JobType,
     Postponed,
     Postponement,
-    Process,
     Publication,
     Settled,
     Settlement,

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from adapters.base import Adapter
-from control_plane.jobs import DataPlane
+from control_plane.planes import DataPlane
 
 log = structlog.get_logger()
 

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from control_plane.jobs import (
+from control_plane.jobs import Handle, JobType
+from control_plane.work import (
     Assignment,
     Attendance,
     Claim,
     Commit,
     Executor,
     Failure,
-    Handle,
     Hold,
-    JobType,
     Postponed,
     Postponement,
     Publication,

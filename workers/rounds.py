@@ -16,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from adapters.base import Adapter
 from control_plane.errors import StoreUnavailable
-from control_plane.jobs import Assignment, Hold
+from control_plane.work import Assignment, Hold
 from workers.canceller import Canceller, Limits
 from workers.clock import Clock
 from workers.outage import Outage

@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
-from control_plane.jobs import Postponed, Postponement, Settled, Settlement
 from control_plane.lifecycle import Trigger, destination
+from control_plane.work import Postponed, Postponement, Settled, Settlement
 from workers.judgement import Case
 
 log = structlog.get_logger()

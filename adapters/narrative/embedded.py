@@ -18,7 +18,8 @@ from adapters.narrative import wire
 from adapters.narrative.line import Line, SilentError
 from adapters.registry import Surroundings
 from control_plane.errors import BadInput
-from control_plane.jobs import Executor, Handle, Rung, Waiting, Work, executor_of
+from control_plane.jobs import Handle, Rung, Waiting, executor_of
+from control_plane.work import Executor, Work
 
 Asked = TypeVar("Asked")
 Told = TypeVar("Told", bound=wire.Answer)

@@ -11,7 +11,8 @@ from msgspec import Struct
 from adapters.base import Trouble
 from adapters.narrative import wire
 from control_plane.errors import EngineUnavailable
-from control_plane.jobs import Executor, Waiting
+from control_plane.jobs import Waiting
+from control_plane.work import Executor
 
 Told = TypeVar("Told", bound=wire.Answer)
 

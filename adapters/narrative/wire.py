@@ -6,7 +6,8 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 from adapters.base import Run, StopAnswer
-from control_plane.jobs import Handle, Publication
+from control_plane.jobs import Handle
+from control_plane.work import Publication
 
 ENGINE = "duckdb"
 MOST = 10_000  #: works in one request

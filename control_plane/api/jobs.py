@@ -12,22 +12,15 @@ from control_plane import lifecycle
 from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
+from control_plane.checks import check_kept
 from control_plane.errors import BadInput, Conflict, Forbidden
 from control_plane.intake import PER_PAGE_LIMIT, NewJob
-from control_plane.jobs import (
-    Claim,
-    Executor,
-    Job,
-    JobType,
-    Settlement,
-    check_executor,
-    check_kept,
-    signed,
-)
+from control_plane.jobs import Job, JobType
 from control_plane.lifecycle import JobState
 from control_plane.statements import ORDERS, Filters
 from control_plane.tokens import Caller, Permission
 from control_plane.wire import CancellationProgress, CancellationReason, Events, Evidence, JobSubmission, Page
+from control_plane.work import Claim, Executor, Settlement, check_executor, signed
 
 JobId = Annotated[UUID, PathParameter(description="The job's id.")]
 

@@ -11,7 +11,7 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.intake import NewPlane
-from control_plane.jobs import DataPlane, Tracking
+from control_plane.planes import DataPlane, Tracking
 from control_plane.tokens import Permission
 from control_plane.wire import DataPlanes, DataPlaneSubmission, DataPlaneView, PlatformObject
 

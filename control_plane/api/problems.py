@@ -25,7 +25,8 @@ from control_plane.errors import (
     Unauthenticated,
 )
 from control_plane.ids import new_id
-from control_plane.jobs import ExecutionCluster, JobType, Platform
+from control_plane.jobs import ExecutionCluster, JobType
+from control_plane.planes import Platform
 
 log = structlog.get_logger()
 

@@ -17,28 +17,26 @@ from control_plane.api.auth import caller_of, check_bound
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
+from control_plane.checks import check_kept
 from control_plane.errors import BadInput, Refused
-from control_plane.jobs import (
+from control_plane.jobs import Handle, JobType, Process
+from control_plane.tokens import Permission
+from control_plane.work import (
     Assignment,
     Attendance,
     Claim,
     Commit,
     Executor,
     Failure,
-    Handle,
     Hold,
-    JobType,
     Postponed,
     Postponement,
-    Process,
     Publication,
     Settled,
     Settlement,
     check_executor,
-    check_kept,
     signed,
 )
-from control_plane.tokens import Permission
 
 Name = Annotated[str, Meta(min_length=1, max_length=150)]
 Lease = Annotated[float, Meta(gt=0, le=86_400, description="How long the lease holds without being extended.")]

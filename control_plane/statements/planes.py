@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from control_plane.jobs import SILENT_AFTER_SECONDS
+from control_plane.planes import SILENT_AFTER_SECONDS
 from control_plane.schema import (
     Document,
     Uuid,

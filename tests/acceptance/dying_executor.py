@@ -11,8 +11,8 @@ from pathlib import Path
 from uuid import UUID
 
 from control_plane.dispatch import Dispatch
-from control_plane.jobs import Executor as Identity
 from control_plane.store import Store
+from control_plane.work import Executor as Identity
 from tests.doubles.interposed import interposed
 from tests.narrative import DATA, RESOURCES
 from workers.engines.embedded import EmbeddedEngine

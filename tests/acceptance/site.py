@@ -18,8 +18,9 @@ import httpx
 import psutil
 
 from control_plane.intake import Intake, NewJob, NewPlane
-from control_plane.jobs import Job, JobType, Platform, Process
+from control_plane.jobs import Job, JobType, Process
 from control_plane.lifecycle import TERMINAL, JobState
+from control_plane.planes import Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
 from control_plane.tokens import NewToken, Permission, Tokens

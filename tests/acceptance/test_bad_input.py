@@ -16,10 +16,12 @@ from sqlalchemy import inspect
 from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
-from control_plane.jobs import Executor, JobType, Platform
+from control_plane.jobs import JobType
 from control_plane.lifecycle import JobState
 from control_plane.migrations import upgrade
+from control_plane.planes import Platform
 from control_plane.store import open_engine
+from control_plane.work import Executor
 from tests.acceptance.site import PERSON, ROOT, Site, site_of, until
 from tests.databases import Databases
 from tests.narrative import QUICK

@@ -10,8 +10,10 @@ import pytest
 from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
-from control_plane.jobs import ExecutionCluster, Executor, JobType, Platform
+from control_plane.jobs import ExecutionCluster, JobType
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
+from control_plane.work import Executor
 from tests.acceptance.site import PERSON, Site, site_of
 from tests.databases import Databases
 

@@ -13,8 +13,9 @@ import anyio
 import pytest
 
 from control_plane.intake import Intake, NewJob, NewPlane
-from control_plane.jobs import Job, JobType, Outcome, Platform, Process
+from control_plane.jobs import Job, JobType, Outcome, Process
 from control_plane.lifecycle import TERMINAL, JobState
+from control_plane.planes import Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
 from tests.narrative import QUICK, RESOURCES, until, view_input

@@ -1,8 +1,8 @@
 """Which planes the real commands serve."""
 
 from control_plane.intake import NewPlane
-from control_plane.jobs import Platform
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
 from tests.acceptance.site import Site, site_of
 
 

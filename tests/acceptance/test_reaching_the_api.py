@@ -10,9 +10,11 @@ import pytest
 from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewPlane
-from control_plane.jobs import ApiUser, Executor, JobType, Platform
+from control_plane.jobs import ApiUser, JobType
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
 from control_plane.tokens import Permission
+from control_plane.work import Executor
 from tests.acceptance.site import Site, site_of, until
 from tests.acceptance.test_bad_input import assert_refused
 from tests.databases import Databases

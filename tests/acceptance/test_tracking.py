@@ -12,8 +12,9 @@ import httpx
 
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
-from control_plane.jobs import Closure, JobType, Outcome, Platform, Tracking
+from control_plane.jobs import Closure, JobType, Outcome
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform, Tracking
 from tests.acceptance.site import PERSON, ROOT, Site, until
 from tests.narrative import ENDLESS
 from workers.run_server import SOCKET

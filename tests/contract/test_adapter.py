@@ -18,7 +18,9 @@ from adapters.base import ENDED, Adapter, Run, RunStatus, StopAnswer
 from adapters.narrative.embedded import INCARNATION_ENDED, EmbeddedAdapter
 from adapters.narrative.wire import run_handle
 from control_plane.errors import Conflict
-from control_plane.jobs import Executor, Handle, Owner, Publication, Purpose, Rung, Tracking, Waiting, Work, work_tag
+from control_plane.jobs import Handle, Purpose, Rung, Waiting, work_tag
+from control_plane.planes import Owner, Tracking
+from control_plane.work import Executor, Publication, Work
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.narrative import ENDLESS, PLANE, opened, rows, run_to_end, view_of
 from workers.engines.embedded import EmbeddedEngine

@@ -10,7 +10,9 @@ from msgspec import structs
 
 from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
 from control_plane.errors import Conflict
-from control_plane.jobs import Handle, Owner, Publication, Rung, Waiting, Work
+from control_plane.jobs import Handle, Rung, Waiting
+from control_plane.planes import Owner
+from control_plane.work import Publication, Work
 
 INCARNATION = "1"
 

@@ -15,11 +15,13 @@ from litestar.types import ASGIApp
 from control_plane.api.app import build_api
 from control_plane.api.desk import Desk
 from control_plane.intake import NewPlane
-from control_plane.jobs import DataPlane, Executor, JobType, Platform
+from control_plane.jobs import JobType
+from control_plane.planes import DataPlane, Platform
 from control_plane.policy import Policy
 from control_plane.scope import Scope
 from control_plane.store import Store
 from control_plane.tokens import NewToken, Permission
+from control_plane.work import Executor
 from tests.integration.given import EXECUTOR, VIEW_INPUT, Given
 
 EVERY_PERMISSION = frozenset(Permission)

@@ -19,30 +19,22 @@ from control_plane.dispatch import Dispatch
 from control_plane.intake import Intake, NewJob, NewPlane
 from control_plane.jobs import (
     ApiUser,
-    Assignment,
-    Claim,
     Closure,
-    Commit,
-    DataPlane,
-    Executor,
-    Failure,
     FailureCause,
     Handle,
     Job,
     JobType,
     Outcome,
-    Platform,
-    Postponement,
     Process,
-    Publication,
     Receipt,
     RequestSource,
     Rung,
-    Settlement,
     Waiting,
 )
+from control_plane.planes import DataPlane, Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
+from control_plane.work import Assignment, Claim, Commit, Executor, Failure, Postponement, Publication, Settlement
 
 EXECUTOR = Executor("job-executor-6f1d", 1, "unix:/run/one.sock")
 SUBMITTER = ApiUser(company_id=1, user_id=11)

@@ -13,9 +13,11 @@ from sqlalchemy import select
 
 from control_plane import schema
 from control_plane.api import callers
-from control_plane.jobs import Assignment, Claim, DataPlane, FailureCause, Handle, Job, JobType
+from control_plane.jobs import FailureCause, Handle, Job, JobType
+from control_plane.planes import DataPlane
 from control_plane.store import Store
 from control_plane.tokens import Permission
+from control_plane.work import Assignment, Claim
 from tests.integration.api import (
     EVERY_PERMISSION,
     Api,

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
-from control_plane.jobs import Claim, DataPlane, JobType, Platform
+from control_plane.jobs import JobType
+from control_plane.planes import DataPlane, Platform
 from control_plane.store import Store
 from control_plane.tokens import Permission
+from control_plane.work import Claim
 from tests.integration.api import EVERY_PERMISSION, FOREIGN_COMPANY, Api, job_path, plane_path, served, soon
 from tests.integration.given import WHY, Given, receipt_at
 

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from control_plane.intake import NewJob
-from control_plane.jobs import ApiUser, DataPlane, Executor, JobType
+from control_plane.jobs import ApiUser, JobType
+from control_plane.planes import DataPlane
 from control_plane.scope import Scope
+from control_plane.work import Executor
 from tests.integration.api import FOREIGN_COMPANY, Api, Bearer, job_path, plane_path, served, submission
 from tests.integration.given import EXECUTOR, INPUTS, SUBMITTER, VIEW_INPUT, Given
 

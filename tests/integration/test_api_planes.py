@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from control_plane.jobs import SILENT_AFTER_SECONDS
+from control_plane.planes import SILENT_AFTER_SECONDS
 from tests.integration.api import FOREIGN_COMPANY, Api, plane_path, served, submission
 from tests.integration.given import Given
 

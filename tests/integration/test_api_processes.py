@@ -12,9 +12,11 @@ import pytest
 
 from control_plane.api import wakeups
 from control_plane.api.app import build_api
-from control_plane.jobs import Claim, DataPlane, Executor, FailureCause, Handle, Hold, JobType
+from control_plane.jobs import FailureCause, Handle, JobType
 from control_plane.notify import Listener
+from control_plane.planes import DataPlane
 from control_plane.store import Store
+from control_plane.work import Claim, Executor, Hold
 from tests.integration.api import (
     FOREIGN_COMPANY,
     Api,

@@ -23,11 +23,12 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from control_plane import lifecycle
 from control_plane.api.app import build_api
 from control_plane.api.desk import Desk
-from control_plane.jobs import Assignment, Claim, JobType
+from control_plane.jobs import JobType
 from control_plane.lifecycle import JobState
 from control_plane.policy import Policy
 from control_plane.store import Store
 from control_plane.tokens import NewToken, Permission
+from control_plane.work import Assignment, Claim
 from tests.integration.api import describe, operations
 from tests.integration.given import EXECUTOR, Clock, Given, empty
 

@@ -9,18 +9,8 @@ from sqlalchemy import Text, literal, update
 from structlog.testing import capture_logs
 
 from control_plane import schema
-from control_plane.jobs import (
-    Assignment,
-    Closure,
-    Executor,
-    Handle,
-    Hold,
-    JobType,
-    Publication,
-    Rung,
-    Waiting,
-    work_tag,
-)
+from control_plane.jobs import Closure, Handle, JobType, Rung, Waiting, work_tag
+from control_plane.work import Assignment, Executor, Hold, Publication
 from tests.integration.given import (
     ASKER,
     DATASET,

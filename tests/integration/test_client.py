@@ -31,8 +31,9 @@ from control_plane.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
-from control_plane.jobs import JobType, Outcome, Platform
+from control_plane.jobs import JobType, Outcome
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
 from control_plane.policy import Policy
 from control_plane.statements import ORDERS
 from control_plane.tokens import NewToken, Permission, Tokens

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 
 from adapters.base import RunStatus
 from control_plane.errors import EngineUnavailable, Refused, StoreUnavailable
-from control_plane.jobs import Executor as Identity
 from control_plane.jobs import Job, JobType
 from control_plane.lifecycle import TERMINAL, JobState
+from control_plane.work import Executor as Identity
 from tests.doubles.interposed import Moment, interposed, nothing
 from tests.doubles.manual_clock import ManualClock
 from tests.integration.given import Given

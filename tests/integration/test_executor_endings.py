@@ -7,8 +7,8 @@ import pytest
 
 from adapters.base import RunStatus
 from control_plane.errors import Refused
-from control_plane.jobs import Executor as Identity
 from control_plane.lifecycle import JobState
+from control_plane.work import Executor as Identity
 from tests.integration.given import Given
 from tests.integration.test_executor import Once, Site, site, submit, working
 from tests.narrative import ENDLESS, QUICK, rows, until

@@ -10,8 +10,9 @@ import pytest
 from control_plane.arguments import find_plane
 from control_plane.errors import BadInput, Conflict, CountermandError, NotFound
 from control_plane.intake import NewJob, NewPlane
-from control_plane.jobs import DataPlane, ExecutionCluster, Job, JobType, Platform, work_tag
+from control_plane.jobs import ExecutionCluster, Job, JobType, work_tag
 from control_plane.lifecycle import JobState
+from control_plane.planes import DataPlane, Platform
 from control_plane.scope import Scope
 from control_plane.statements import Filters
 from control_plane.wire import Page

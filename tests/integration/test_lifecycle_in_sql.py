@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from control_plane.jobs import Commit, Failure, Job, JobType, Outcome, Process, Settlement
+from control_plane.jobs import Job, JobType, Outcome, Process
 from control_plane.store import Store
+from control_plane.work import Commit, Failure, Settlement
 from tests.integration.given import (
     ASKER,
     DATASET,

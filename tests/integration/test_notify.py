@@ -9,9 +9,10 @@ import pytest
 from control_plane import statements
 from control_plane.errors import StoreUnavailable
 from control_plane.intake import CancellationRequest
-from control_plane.jobs import Executor, Process
+from control_plane.jobs import Process
 from control_plane.notify import Listener, can_listen
 from control_plane.store import Store
+from control_plane.work import Executor
 from tests.databases import Databases
 from tests.integration.given import EXECUTOR, VIEW_RESULT, Given
 from tests.postgres import Postgres

@@ -6,17 +6,8 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from control_plane.jobs import (
-    Assignment,
-    Closure,
-    Executor,
-    Failure,
-    Hold,
-    Postponed,
-    Postponement,
-    Rung,
-    Waiting,
-)
+from control_plane.jobs import Closure, Rung, Waiting
+from control_plane.work import Assignment, Executor, Failure, Hold, Postponed, Postponement
 from tests.integration.given import EXECUTOR, LEASE_SECONDS, STUCK_AFTER_SECONDS, Given, cause_at
 
 

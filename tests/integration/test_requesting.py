@@ -7,8 +7,9 @@ import pytest
 
 from control_plane.errors import BadInput, NotCancellable, NotFound
 from control_plane.intake import CancellationRequest, Intake
-from control_plane.jobs import ApiUser, Closure, Job, JobType, Outcome, Platform
+from control_plane.jobs import ApiUser, Closure, Job, JobType, Outcome
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
 from tests.integration.given import ASKER, OTHER_ASKER, SUBMITTER, WHY, Given, at_once, put_job

@@ -14,20 +14,9 @@ from structlog.testing import capture_logs
 from adapters.base import Adapter, Listing, RunStatus
 from control_plane.errors import Conflict, StoreUnavailable
 from control_plane.intake import CancellationRequest
-from control_plane.jobs import (
-    Claim,
-    Closure,
-    Executor,
-    JobType,
-    Outcome,
-    Process,
-    Rung,
-    Settled,
-    Settlement,
-    Waiting,
-    Work,
-)
+from control_plane.jobs import Closure, JobType, Outcome, Process, Rung, Waiting
 from control_plane.lifecycle import JobState
+from control_plane.work import Claim, Executor, Settled, Settlement, Work
 from tests.doubles.interposed import interposed
 from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import ASKER, EXECUTOR, PERMIT_SECONDS, Given

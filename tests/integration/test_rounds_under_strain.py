@@ -8,8 +8,9 @@ from uuid import UUID
 from structlog.testing import capture_logs
 
 from adapters.base import Listing, Run, RunStatus, StopAnswer
-from control_plane.jobs import Assignment, Closure, Receipt, Rung, Waiting, Work
+from control_plane.jobs import Closure, Receipt, Rung, Waiting
 from control_plane.lifecycle import JobState
+from control_plane.work import Assignment, Work
 from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import Given
 from tests.integration.test_rounds import Bench, Deaf, run, started

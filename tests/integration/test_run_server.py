@@ -15,7 +15,8 @@ from adapters.base import RunStatus
 from adapters.narrative import wire
 from adapters.narrative.embedded import EmbeddedAdapter
 from control_plane.errors import Refused
-from control_plane.jobs import Executor, Waiting, Work
+from control_plane.jobs import Waiting
+from control_plane.work import Executor, Work
 from tests.narrative import ENDLESS, opened, view_of
 from workers.engines.embedded import EmbeddedEngine
 from workers.run_server import SOCKET, Door, open_network_door, open_unix_door, run_application, serving

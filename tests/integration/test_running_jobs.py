@@ -7,20 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from control_plane.errors import BadInput, NotFound, Refused
-from control_plane.jobs import (
-    Attendance,
-    Claim,
-    Commit,
-    Executor,
-    Failure,
-    FailureCause,
-    Handle,
-    JobType,
-    Process,
-    Publication,
-    work_tag,
-)
+from control_plane.jobs import FailureCause, Handle, JobType, Process, work_tag
 from control_plane.lifecycle import JobState
+from control_plane.work import Attendance, Claim, Commit, Executor, Failure, Publication
 from tests.integration.given import (
     DATASET,
     EXECUTOR,

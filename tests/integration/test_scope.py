@@ -6,7 +6,8 @@ import pytest
 
 from control_plane.errors import Forbidden, NotFound
 from control_plane.intake import CancellationRequest, Intake, NewJob, NewPlane
-from control_plane.jobs import ApiUser, DataPlane, Job, JobType, Platform
+from control_plane.jobs import ApiUser, Job, JobType
+from control_plane.planes import DataPlane, Platform
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
 from tests.integration.given import ASKER, WHY, Given

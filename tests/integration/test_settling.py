@@ -13,9 +13,10 @@ from sqlalchemy import text
 
 from control_plane import statements
 from control_plane.intake import CancellationRequest
-from control_plane.jobs import Assignment, Closure, Hold, Outcome, Process, Receipt, Settled, Settlement
+from control_plane.jobs import Closure, Outcome, Process, Receipt
 from control_plane.lifecycle import JobState
 from control_plane.store import Store
+from control_plane.work import Assignment, Hold, Settled, Settlement
 from tests.integration.given import ASKER, EXECUTOR, LEASE_SECONDS, Clock, Given, at_once, put_job, receipt_at
 
 

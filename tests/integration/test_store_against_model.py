@@ -28,22 +28,9 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 
 from control_plane import schema
-from control_plane.jobs import (
-    ApiUser,
-    Assignment,
-    Claim,
-    Closure,
-    Commit,
-    Executor,
-    Failure,
-    Hold,
-    Job,
-    Outcome,
-    Process,
-    Publication,
-    Settlement,
-)
+from control_plane.jobs import ApiUser, Closure, Job, Outcome, Process
 from control_plane.store import Store
+from control_plane.work import Assignment, Claim, Commit, Executor, Failure, Hold, Publication, Settlement
 from tests.databases import Databases
 from tests.integration.given import (
     DATASET,

@@ -10,26 +10,13 @@ from msgspec import structs
 
 from adapters.base import RunStatus
 from control_plane.errors import BadInput, Conflict, Forbidden, NotCancellable
+from control_plane.inputs import ExternalResult
 from control_plane.intake import NewJob
-from control_plane.jobs import (
-    Assignment,
-    Closure,
-    DataPlane,
-    Executor,
-    ExternalResult,
-    Handle,
-    Hold,
-    Job,
-    JobType,
-    Outcome,
-    Owner,
-    Settlement,
-    Tracking,
-    Waiting,
-    check_evidence,
-)
+from control_plane.jobs import Closure, Handle, Job, JobType, Outcome, Waiting, check_evidence
 from control_plane.lifecycle import JobState
+from control_plane.planes import DataPlane, Owner, Tracking
 from control_plane.scope import Scope
+from control_plane.work import Assignment, Executor, Hold, Settlement
 from tests.doubles.memory_engine import INCARNATION, MemoryEngine
 from tests.integration.api import Api, plane_path, served
 from tests.integration.given import ASKER, EXECUTOR, SUBMITTER, Given, receipt_at

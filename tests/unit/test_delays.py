@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from control_plane.jobs import Assignment, Closure, JobType, Postponed, Postponement, Process, Work
+from control_plane.jobs import Closure, JobType, Process
+from control_plane.work import Assignment, Postponed, Postponement, Work
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from workers.canceller import Canceller, Limits
 from workers.clock import Clock

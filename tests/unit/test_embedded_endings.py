@@ -9,7 +9,7 @@ import pytest
 from duckdb import DuckDBPyConnection
 
 from adapters.base import RunStatus
-from control_plane.jobs import Publication
+from control_plane.work import Publication
 from tests.narrative import ENDLESS, QUICK, opened, outputs, rows, until, view_of
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,9 @@ from duckdb import DuckDBPyConnection
 
 from adapters.base import RunStatus, StopAnswer
 from control_plane.errors import BadInput, Conflict, EngineUnavailable
-from control_plane.jobs import JobType, Publication, check_result
+from control_plane.inputs import check_result
+from control_plane.jobs import JobType
+from control_plane.work import Publication
 from tests.narrative import ENDLESS, QUICK, claim_of, opened, outputs, rows, run_to_end, until, view_of
 from workers.engines.folder import Folder
 from workers.engines.warehouse import Resources, Warehouse

@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from control_plane.errors import NotCancellable
-from control_plane.jobs import INPUTS, RESULTS, Claim, JobType, Platform, check_input
+from control_plane.inputs import INPUTS, RESULTS, check_input
+from control_plane.jobs import JobType
+from control_plane.planes import Platform
 from control_plane.policy import Policy
+from control_plane.work import Claim
 from workers.engines.plans import TYPES, plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "jobs.md").read_text()

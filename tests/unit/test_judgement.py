@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 
 from adapters.base import Listing, Run, RunStatus, StopAnswer, Trouble
-from control_plane.jobs import Assignment, Closure, Handle, JobType, Outcome, Process, Rung, Waiting, Work
+from control_plane.jobs import Closure, Handle, JobType, Outcome, Process, Rung, Waiting
+from control_plane.work import Assignment, Work
 from workers.judgement import Case, Ended, Judgement, Unsettled, climb, heed, judge, receipt_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from structlog.testing import capture_logs
 
-from control_plane.jobs import DataPlane, Platform
+from control_plane.planes import DataPlane, Platform
 from tests.doubles.memory_engine import MemoryEngine
 from workers.planes import Planes
 

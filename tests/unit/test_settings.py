@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from config.settings import JOB_TYPES, PLATFORMS, Settings, SettingsError, load_settings
-from control_plane.jobs import JobType, Platform
+from control_plane.jobs import JobType
+from control_plane.planes import Platform
 from control_plane.store import DEFAULT_URL
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "countermand.example.toml"

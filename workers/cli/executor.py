@@ -16,7 +16,7 @@ from workers.clock import Clock
 if TYPE_CHECKING:
     from config.settings import ExecutorSettings, Settings
     from control_plane.intake import Intake
-    from control_plane.jobs import DataPlane
+    from control_plane.planes import DataPlane
     from workers.engines.embedded import EmbeddedEngine
     from workers.engines.folder import Folder
     from workers.executor import Executor
@@ -72,7 +72,7 @@ async def run_executor(
 
     from control_plane.dispatch import Dispatch
     from control_plane.errors import Refused
-    from control_plane.jobs import Executor as Identity
+    from control_plane.work import Executor as Identity
     from workers.engines.embedded import EmbeddedEngine
     from workers.engines.folder import Folder
     from workers.executor import Executor, Limits
@@ -151,7 +151,7 @@ async def _run_until_stopped(executor: "Executor", settings: "Settings", data_pl
 
 def _find_embedded_plane(intake: "Intake", name: str) -> "DataPlane":
     from control_plane.errors import BadInput
-    from control_plane.jobs import Platform
+    from control_plane.planes import Platform
 
     plane = find_plane(intake.planes(), name)
     if plane.platform is not Platform.NARRATIVE:

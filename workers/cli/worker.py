@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from adapters.base import Adapter
     from config.settings import Settings
     from control_plane.intake import Intake
-    from control_plane.jobs import DataPlane
+    from control_plane.planes import DataPlane
     from control_plane.store import Store
     from workers.local import HandOff
 

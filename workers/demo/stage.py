@@ -11,8 +11,9 @@ from uuid import UUID
 
 from control_plane.client import Client
 from control_plane.errors import ControlPlaneUnavailable
-from control_plane.jobs import Job, Platform
+from control_plane.jobs import Job
 from control_plane.lifecycle import JobState
+from control_plane.planes import Platform
 from control_plane.wire import DataPlaneSubmission, JobSubmission, PlatformObject
 from workers.demo.actors import Actor, stop_all
 from workers.demo.example import load, published_rows

@@ -8,7 +8,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from adapters.base import RunStatus
-from control_plane.jobs import Claim, FailureCause, Handle, JobType
+from control_plane.jobs import FailureCause, Handle, JobType
+from control_plane.work import Claim
 
 
 class Ending(Struct, frozen=True):

@@ -19,7 +19,9 @@ from adapters.base import Run as SeenRun
 from adapters.base import RunStatus, StopAnswer
 from adapters.narrative.wire import ENGINE, run_handle
 from control_plane.errors import BadInput, EngineUnavailable
-from control_plane.jobs import Claim, FailureCause, Handle, JobType, Owner, Publication
+from control_plane.jobs import FailureCause, Handle, JobType
+from control_plane.planes import Owner
+from control_plane.work import Claim, Publication
 from workers.engines.base import Ending
 from workers.engines.folder import Folder
 from workers.engines.plans import TYPES, Answer, Plan, plan

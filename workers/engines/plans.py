@@ -7,10 +7,8 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from control_plane.jobs import (
-    Claim,
+from control_plane.inputs import (
     ForecastResult,
-    JobType,
     MaterializeViewInput,
     MaterializeViewResult,
     NqlForecastInput,
@@ -18,6 +16,8 @@ from control_plane.jobs import (
     SampleResult,
     read_input,
 )
+from control_plane.jobs import JobType
+from control_plane.work import Claim
 from workers.engines.dialect import translate
 from workers.engines.warehouse import Output
 

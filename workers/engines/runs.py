@@ -11,7 +11,9 @@ from msgspec import structs
 from adapters.base import Run as SeenRun
 from adapters.base import RunStatus
 from control_plane.errors import Conflict
-from control_plane.jobs import Claim, Handle, Owner
+from control_plane.jobs import Handle
+from control_plane.planes import Owner
+from control_plane.work import Claim
 from workers.engines.base import Ending
 
 

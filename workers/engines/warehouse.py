@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 from msgspec import Struct
 
 from control_plane.errors import BadInput, Refused
-from control_plane.jobs import Publication
+from control_plane.work import Publication
 
 DATABASE = "data.duckdb"
 SPILL = "spill"

@@ -1,0 +1,74 @@
+"""Data planes: where work runs, and whose work, started elsewhere, may be stopped there."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+
+class Platform(StrEnum):
+    """What a data plane runs on."""
+
+    NARRATIVE = "platform_aws"
+    SNOWFLAKE = "platform_snowflake"
+
+
+Names = Annotated[list[Annotated[str, Meta(min_length=1, max_length=255)]], Meta(max_length=1_000)]
+
+
+class Owner(Struct, frozen=True):
+    """To whom a run belongs, as its engine says; what the engine does not know is None."""
+
+    user: str | None = None
+    warehouse: str | None = None
+    role: str | None = None
+
+    def __str__(self) -> str:
+        known = [f"{name} {value}" for name, value in msgspec.structs.asdict(self).items() if value is not None]
+        return ", ".join(known) or "nobody known"
+
+
+class Tracking(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose work, started elsewhere, may be tracked on a plane and stopped: one match is enough, letter by letter."""
+
+    users: Names = []
+    warehouses: Names = []
+    roles: Names = []
+
+    def __str__(self) -> str:
+        named = [f"{kind} {', '.join(names)}" for kind, names in msgspec.structs.asdict(self).items() if names]
+        return "; ".join(named) or "nobody"
+
+    def allows(self, owner: Owner | None) -> bool:
+        """Whether the run of this owner may be stopped; nobody known is nobody allowed."""
+        return owner is not None and (
+            owner.user in self.users or owner.warehouse in self.warehouses or owner.role in self.roles
+        )
+
+
+class DataPlane(Struct, frozen=True):
+    """Where work runs."""
+
+    data_plane_id: UUID
+    company_id: int  #: its owner
+    display_name: str
+    platform: Platform
+    status: Literal["active", "archived"]
+    external_id: str | None
+    description: str | None
+    tags: list[str]
+    permit_seconds: float  #: how long a claim or an attend lets an executor submit statements
+    listing_lag_seconds: float  #: how far apart two empty listings must be to mean absence
+    stuck_after_seconds: float  #: a cancellation that waits longer is stuck
+    created_at: datetime
+    last_heartbeat_at: datetime | None
+    silent: bool  #: no process of it was heard of for SILENT_AFTER_SECONDS
+    collaborators: list[int] = []  #: the companies that it is shared with
+    tracking: Tracking = Tracking()  #: whose work, started elsewhere, may be tracked on it
+
+
+#: Processes of a plane say that they live every ten seconds.
+SILENT_AFTER_SECONDS = 30.0
