@@ -65,7 +65,7 @@ def list_planes(context: typer.Context, as_json: AsJson = False) -> None:
             plane.data_plane_id,
             plane.display_name,
             plane.platform.type.value,
-            plane.status,
+            "silent" if plane.silent and plane.status == "active" else plane.status,
             as_moment(plane.last_heartbeat_at),
         )
         for plane in found

@@ -15,6 +15,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from control_plane.api.docs import Page
+from control_plane.api.examples import examples_of
 from control_plane.api.problems import Problem
 
 CONFIG = OpenAPIConfig(
@@ -41,6 +42,7 @@ def describe(app: Litestar) -> dict[str, Any]:
     for methods in document["paths"].values():
         for operation in methods.values():
             _say_what_may_be_left_out(operation)
+            _show_examples(operation)
     return document
 
 
@@ -52,6 +54,14 @@ def _kinds(app: Litestar) -> Iterator[Any]:
                 yield handler.parsed_return_field.annotation
                 if handler.parsed_data_field:
                     yield handler.parsed_data_field.annotation
+
+
+def _show_examples(operation: dict[str, Any]) -> None:
+    body, answer = examples_of(operation["operationId"])
+    told = next(response for status, response in operation["responses"].items() if status.startswith("2"))
+    for contents, example in ((operation.get("requestBody", {}), body), (told, answer)):
+        for content in contents.get("content", {}).values():
+            content["example"] = example
 
 
 def _say_what_may_be_left_out(operation: dict[str, Any]) -> None:

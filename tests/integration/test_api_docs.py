@@ -3,18 +3,33 @@
 import re
 
 import httpx
+import jsonschema_rs  # schemathesis brings it
 import pytest
 
 from control_plane.api.app import build_api
 from control_plane.api.desk import Desk
 from control_plane.policy import Policy
 from control_plane.store import Store
-from tests.integration.api import called
+from tests.integration.api import called, describe, operations
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+DESCRIPTION = describe()
+OPERATIONS = operations(DESCRIPTION)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_shows_a_body_and_an_answer_that_are_as_it_says(name: str) -> None:
+    operation = OPERATIONS[name].description
+    answer = next(operation["responses"][status] for status in ("200", "201") if status in operation["responses"])
+    told = [content["content"]["application/json"] for content in (operation.get("requestBody"), answer) if content]
+
+    for content in told:
+        jsonschema_rs.validate(content["schema"] | {"components": DESCRIPTION["components"]}, content["example"])
 
 
 @pytest.fixture
