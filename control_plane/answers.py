@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import httpx
 import msgspec
@@ -12,7 +12,7 @@ from tenacity import RetryCallState
 
 from control_plane.errors import BadInput, ControlPlaneUnavailable, CountermandError, StoreUnavailable
 
-AWAY = {408, 429, *range(500, 600)}  #: the statuses of a control plane that may answer otherwise later
+AWAY = {408, 429, 500, 502, 503, 504}  #: the statuses of a control plane that may answer otherwise later
 AGAIN = {429, 502, 503, 504}  #: those of them after which a call is repeated at once
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  #: nothing has reached the server
 
@@ -33,6 +33,8 @@ def lost(error: httpx.RequestError, url: str, *, repeatable: bool) -> Counterman
     """What to raise where there is no answer, or none that can be unpacked."""
     if isinstance(error, httpx.DecodingError):
         return _foreign(url, "its answer cannot be unpacked")
+    if _speaks_no_tls(error):
+        return BadInput(f"url: what answers at {url} speaks no TLS: is it an http:// address?", field="url")
     if certificate := _certificate_error(error):
         wish = "correct the address, or name the authority's file in SSL_CERT_FILE"
         return BadInput(f"url: the certificate of {url} is not valid: {certificate}; {wish}", field="url")
@@ -42,6 +44,8 @@ def lost(error: httpx.RequestError, url: str, *, repeatable: bool) -> Counterman
 
 def _refusal(response: httpx.Response, url: str) -> CountermandError:
     problem = _problem(response)
+    if problem is not None and problem.kind == "no-such-path":  # all of ours exist
+        return _foreign(url, problem.detail)
     if problem is not None:
         return _known(problem, response.status_code)
     if response.status_code in AWAY:
@@ -116,7 +120,7 @@ def is_worth_repeating(state: RetryCallState, *, repeatable: bool) -> bool:
         problem = _problem(response)
         lasts = problem is not None and problem.kind in _LASTING
         return repeatable and response.status_code in AGAIN and not lasts
-    if not isinstance(error, httpx.TransportError) or _certificate_error(error):
+    if not isinstance(error, httpx.TransportError) or _certificate_error(error) or _speaks_no_tls(error):
         return False
     return repeatable or isinstance(error, NOT_SENT)
 
@@ -155,9 +159,21 @@ def _words(response: httpx.Response) -> str:
 
 def _certificate_error(error: BaseException) -> str | None:
     """What is wrong with the server's certificate, where that is why there is no connection."""
+    return next((str(cause.verify_message) for cause in _tls_errors(error) if _is_about_certificate(cause)), None)
+
+
+def _is_about_certificate(error: ssl.SSLError) -> TypeGuard[ssl.SSLCertVerificationError]:
+    return isinstance(error, ssl.SSLCertVerificationError)
+
+
+def _speaks_no_tls(error: BaseException) -> bool:
+    """Whether the first that the server said was no TLS (OpenSSL's word for it)."""
+    return any(cause.reason == "WRONG_VERSION_NUMBER" for cause in _tls_errors(error))
+
+
+def _tls_errors(error: BaseException) -> Iterator[ssl.SSLError]:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return str(cause.verify_message)
+        if isinstance(cause, ssl.SSLError):
+            yield cause
         cause = cause.__cause__ or cause.__context__
-    return None

@@ -84,7 +84,10 @@ def find_plane(known: Sequence[Plane], name_or_id: str) -> Plane:
         named = ", ".join(f"{plane.data_plane_id} of company {plane.company_id}" for plane in found)
         message = f"data_plane: several are called {name_or_id!r}; give one's id: {named}"
         raise BadInput(message, field="data_plane")
-    names = ", ".join(plane.display_name for plane in known) or "none yet: `countermand planes create`"
+    names = (
+        ", ".join(plane.display_name for plane in known if plane.status == "active")
+        or "none yet: `countermand planes create`"
+    )
     raise NotFound(f"data_plane: there is no data plane {name_or_id!r}; there are {names}", field="data_plane")
 
 

@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     REFUSED = 10
     UNAUTHENTICATED = 11
     FORBIDDEN = 12
+    UNPROVEN = 13
 
 
 class CountermandError(Exception):

@@ -1,6 +1,5 @@
 """What jobs of each type are given, and what they result in: the reference's documented fields."""
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -8,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from control_plane.errors import BadInput
-from control_plane.jobs import Handle, JobType
+from control_plane.jobs import Handle, JobType, Moment
 
 Sql = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
 DatasetId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
@@ -79,7 +78,7 @@ class ExternalResult(Struct, frozen=True, forbid_unknown_fields=True):
 
     handle: Handle
     engine_status: Annotated[str, Meta(min_length=1)]
-    engine_ended_at: datetime | None = None
+    engine_ended_at: Moment | None = None
 
 
 INPUTS: dict[JobType, Any] = {

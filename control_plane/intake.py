@@ -168,7 +168,9 @@ class Intake:
         """Say whose work, started elsewhere, may be tracked on a data plane; its owner may."""
         plane = self.plane(data_plane_id)
         if self._scope.company_id not in (None, plane.company_id) or self._scope.data_plane_id is not None:
-            message = "data_plane_id: its owner says what is tracked on a data plane, and no process of it"
+            message = (
+                "data_plane_id: only the owner of a data plane says what is tracked on it, by a token that is not bound"
+            )
             raise Forbidden(message, field="data_plane_id")
         document = msgspec.to_builtins(tracking)
         check_kept("tracking", document)
@@ -207,12 +209,15 @@ class Intake:
         if new.type is not JobType.EXTERNAL:
             raise BadInput(f"handle: only a job of type {JobType.EXTERNAL.value} has one", field="handle")
         if not (new.handle and new.handle.strip()) or len(new.handle) > LONGEST_HANDLE:
-            message = f"handle: the engine's own name of the run, of at most {LONGEST_HANDLE} characters, is needed"
+            message = (
+                f"handle: the engine's own name of the run, of at most {LONGEST_HANDLE} characters, is needed: "
+                "`countermand jobs track` takes it"
+            )
             raise BadInput(message, field="handle")
         check_kept("handle", new.handle)
         if self._scope.company_id not in (None, plane.company_id):
             raise Forbidden("handle: work started elsewhere is tracked by the owner of its data plane", field="handle")
-        if plane.tracking == Tracking():
+        if plane.status == "active" and plane.tracking == Tracking():
             raise NotCancellable(
                 f"type: {plane.display_name} does not allow work started elsewhere to be tracked; its owner says whose "
                 "may be: `countermand planes allow-tracking`",
@@ -222,7 +227,9 @@ class Intake:
     def _insert(self, transaction: Transaction, job_id: UUID, new: NewJob, source: RequestSource) -> None:
         kept = transaction.perform(statements.keep_plane(), data_plane_id=new.data_plane_id)
         if kept[0]["status"] != "active":
-            raise Conflict(f"data_plane_id: {new.data_plane_id} is archived; it takes no jobs", field="data_plane_id")
+            raise Conflict(
+                f"data_plane_id: data plane {new.data_plane_id} is archived; it takes no jobs", field="data_plane_id"
+            )
         installation = transaction.perform(statements.installation_name())[0]["name"]
         actor = msgspec.to_builtins(source)
         transaction.perform(

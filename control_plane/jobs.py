@@ -14,6 +14,8 @@ from msgspec import Meta, Struct
 from control_plane.errors import BadInput
 from control_plane.lifecycle import JobState
 
+Moment = Annotated[datetime, Meta(tz=True)]  #: aware; who sends it without a zone is refused
+
 
 class JobType(StrEnum):
     """The reference's job types, and ``external`` for work started elsewhere."""
@@ -140,7 +142,7 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
     """The evidence without which ``cancelled`` cannot be written."""
 
     outcome: Outcome
-    seen_at: datetime  #: when the deciding evidence was read
+    seen_at: Moment  #: when the deciding evidence was read
     worker: str  #: who read it
     closure: Closure | None = None
     tag: str | None = None
@@ -148,7 +150,7 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
     incarnation: str | None = None
     handle: Handle | None = None
     engine_status: str | None = None  #: the engine's own word
-    engine_ended_at: datetime | None = None  #: the engine's own time
+    engine_ended_at: Moment | None = None  #: the engine's own time
     rounds: int = 0
     rung: Rung | None = None  #: how far the ladder was climbed; None where nothing had to be stopped
     attestation: str | None = None  #: a person's own words, where nothing but their word is known
@@ -171,7 +173,7 @@ class FailureCause(Struct, frozen=True):
     """One cause of a job's failure; *value* holds diagnostics."""
 
     message: str
-    timestamp: datetime
+    timestamp: Moment
     value: dict[str, Any]
 
 
@@ -181,16 +183,16 @@ class Cancellation(Struct, frozen=True):
     job_id: UUID
     requested_by: RequestSource
     reason: str | None
-    requested_at: datetime
+    requested_at: Moment
     rounds: int
     waiting: Waiting | None
     waiting_detail: str | None
-    next_round_at: datetime
+    next_round_at: Moment
     rung: Rung | None
-    first_claimed_at: datetime | None
-    first_stop_at: datetime | None
-    stuck_at: datetime | None  #: when it was found to wait for longer than the plane's stuck_after
-    settled_at: datetime | None
+    first_claimed_at: Moment | None
+    first_stop_at: Moment | None
+    stuck_at: Moment | None  #: when it was found to wait for longer than the plane's stuck_after
+    settled_at: Moment | None
     leftovers: list[str]
 
 
@@ -209,10 +211,10 @@ class Job(Struct, frozen=True):
     failures: list[FailureCause]
     idempotency_key: str | None
     result: dict[str, Any] | None
-    created_at: datetime
-    updated_at: datetime
-    ended_at: datetime | None
-    committed_at: datetime | None = None
+    created_at: Moment
+    updated_at: Moment
+    ended_at: Moment | None
+    committed_at: Moment | None = None
     retry_of: UUID | None = None
     handle: Handle | None = None
     receipt: Receipt | None = None
@@ -227,4 +229,4 @@ class AuditEntry(Struct, frozen=True):
     to_state: JobState
     actor: RequestSource
     reason: str | None
-    moved_at: datetime
+    moved_at: Moment

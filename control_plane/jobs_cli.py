@@ -7,7 +7,7 @@ import typer
 
 from control_plane.arguments import AsJson, JobId, find_plane_id, option_of, read_document, read_id, read_member
 from control_plane.errors import BadInput
-from control_plane.jobs import ExecutionCluster, Job, JobType, Process, RequestSource
+from control_plane.jobs import ExecutionCluster, FailureCause, Job, JobType, Process, RequestSource
 from control_plane.lifecycle import TERMINAL, JobState
 from control_plane.printing import as_moment, print_fields, print_json, print_table
 from control_plane.waiting import describe, exit_code, wait_for_end
@@ -19,7 +19,7 @@ jobs = typer.Typer(help="Jobs: submit, look, ask for their cancellation.", no_ar
 @jobs.command(epilog="Example: countermand jobs submit --data-plane local --type nql-forecast --input @job.json")
 def submit(
     context: typer.Context,
-    data_plane: Annotated[str, typer.Option(help="Id or name.")],
+    data_plane: Annotated[str, typer.Option("--data-plane", "--plane", help="Id or name.")],
     type_: Annotated[str, option_of(JobType, "--type")],
     input_: Annotated[str, typer.Option("--input", help="JSON, @FILE, or - for stdin.")],
     idempotency_key: Annotated[str | None, typer.Option(help="The same key answers the same job.")] = None,
@@ -49,11 +49,11 @@ def submit(
 
 @jobs.command(
     epilog="Example: countermand jobs track --plane prod --handle 01b1c9a2-… --wait-cancel. "
-    "With --wait-cancel: 0 cancelled, 3 succeeded first, 4 stuck."
+    "With --wait-cancel: 0 cancelled, 3 succeeded first, 4 stuck, 13 cancelled on a person's word alone."
 )
 def track(
     context: typer.Context,
-    plane: Annotated[str, typer.Option("--plane", "--data-plane", help="Id or name.")],
+    plane: Annotated[str, typer.Option("--data-plane", "--plane", help="Id or name.")],
     handle: Annotated[str, typer.Option(help="The engine's own name of the run, such as a Snowflake query id.")],
     wait_cancel: Annotated[
         bool, typer.Option("--wait-cancel", help="Ask for its cancellation, and wait for the proof.")
@@ -88,7 +88,7 @@ def _print_tracked(job: Job) -> None:
 @jobs.command("list", epilog="Example: countermand jobs list --state pending_cancellation --json")
 def list_jobs(
     context: typer.Context,
-    data_plane: Annotated[str | None, typer.Option(help="Id or name.")] = None,
+    data_plane: Annotated[str | None, typer.Option("--data-plane", "--plane", help="Id or name.")] = None,
     dataset_id: Annotated[int | None, typer.Option(help="The input has it.")] = None,
     type_: Annotated[str | None, option_of(JobType, "--type")] = None,
     state: Annotated[str | None, option_of(JobState)] = None,
@@ -118,8 +118,15 @@ def list_jobs(
     typer.echo(f"Page {page.current_page} of {page.total_pages}, {page.total_records} jobs.")
 
 
+def _first_line(failures: list[FailureCause]) -> str | None:
+    return failures[0].message.partition("\n")[0][:_SHOWN] if failures else None
+
+
+_SHOWN = 80  #: characters of a failure in a listing
+
+
 def _summary(job: Job) -> tuple[Any, ...]:
-    outcome = job.receipt.outcome.value if job.receipt else None
+    outcome = job.receipt.outcome.value if job.receipt else _first_line(job.failures)
     waiting = job.cancellation.waiting if job.cancellation and job.state not in TERMINAL else None
     return job.job_id, job.type.value, job.state.value, outcome or waiting, as_moment(job.created_at)
 
@@ -162,7 +169,7 @@ def _who(actor: RequestSource) -> str:
 
 @jobs.command(
     epilog="Example: countermand jobs request-cancellation 6f1c… --reason 'wrong month' --wait. "
-    "With --wait: 0 cancelled, 3 completed or failed first, 4 stuck."
+    "With --wait: 0 cancelled, 3 completed or failed first, 4 stuck, 13 cancelled on a person's word alone."
 )
 def request_cancellation(
     context: typer.Context,

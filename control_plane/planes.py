@@ -1,12 +1,13 @@
 """Data planes: where work runs, and whose work, started elsewhere, may be stopped there."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
+
+from control_plane.jobs import Moment
 
 
 class Platform(StrEnum):
@@ -63,8 +64,8 @@ class DataPlane(Struct, frozen=True):
     permit_seconds: float  #: how long a claim or an attend lets an executor submit statements
     listing_lag_seconds: float  #: how far apart two empty listings must be to mean absence
     stuck_after_seconds: float  #: a cancellation that waits longer is stuck
-    created_at: datetime
-    last_heartbeat_at: datetime | None
+    created_at: Moment
+    last_heartbeat_at: Moment | None
     silent: bool  #: no process of it was heard of for SILENT_AFTER_SECONDS
     collaborators: list[int] = []  #: the companies that it is shared with
     tracking: Tracking = Tracking()  #: whose work, started elsewhere, may be tracked on it

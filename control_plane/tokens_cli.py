@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 from control_plane.arguments import AsJson, DatabaseUrl, completing, find_plane, read_id, read_member
+from control_plane.errors import BadInput
 from control_plane.printing import as_moment, print_json, print_table
+
+LONGEST_DAYS = 36_500
 
 tokens = typer.Typer(
     help="Bearer tokens for the HTTP API, made at the database by the control plane's operator.", no_args_is_help=True
@@ -33,9 +36,10 @@ def create(
         ),
     ] = None,
     company: Annotated[int, typer.Option(help="The company that it acts for.")] = 1,
-    plane: Annotated[str | None, typer.Option(help="Bind it to a plane, by id or name: for the plane's processes.")] = (
-        None
-    ),
+    plane: Annotated[
+        str | None,
+        typer.Option("--plane", "--data-plane", help="Bind it to a plane, by id or name: for the plane's processes."),
+    ] = (None),
     user: Annotated[int | None, typer.Option(help="The id of the person who bears it, if it is one.")] = None,
     days: Annotated[float | None, typer.Option(help="How long it is valid. Default: until it is revoked.")] = None,
     database_url: DatabaseUrl = None,
@@ -44,6 +48,8 @@ def create(
     """Make a token. It is shown now and never again; only a hash of it is kept."""
     from control_plane.tokens import NewToken, Permission
 
+    if days is not None and not 0 < days <= LONGEST_DAYS:
+        raise BadInput(f"days: a number above 0 and up to {LONGEST_DAYS} is needed, not {days:g}", field="days")
     desk = context.obj
     made, text = desk.tokens(database_url).create(
         NewToken(

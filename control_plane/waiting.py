@@ -33,7 +33,7 @@ def wait_for_end(client: "Client", job: Job) -> Job:
         with _progress() as show:
             return _watch(client, job, show)
     except KeyboardInterrupt:
-        tell(f"the request stands: {job.job_id} is cancelled without your waiting; `countermand jobs show` tells how")
+        tell(f"{job.job_id} is not cancelled yet; the request stands, and `countermand jobs show` tells how far it is")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Forbidden as error:
         raise Forbidden(f"{error.message}, so it cannot be waited for; the request stands") from error
@@ -44,7 +44,10 @@ def _watch(client: "Client", job: Job, show: Callable[[str], None]) -> Job:
         show(describe(job))
         told = _outlast(partial(client.get_cancellation, job.job_id))
         if told.stuck or told.state in TERMINAL:
-            return _outlast(partial(client.get_job, job.job_id))
+            job = _outlast(partial(client.get_job, job.job_id))
+            if job.state not in TERMINAL:
+                tell(f"{job.job_id} is stuck: it waits for longer than its plane allows; the request stands")
+            return job
         job = replace(job, state=told.state, cancellation=told.cancellation, receipt=told.receipt)
         time.sleep(LOOK_EVERY_SECONDS)
     return job
@@ -77,7 +80,9 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def exit_code(job: Job) -> ExitCode:
-    """How the waiting ended."""
+    """How the waiting ended; 0 is proof."""
+    if job.receipt and job.receipt.outcome is Outcome.ATTESTED:
+        return ExitCode.UNPROVEN
     if job.state in RECEIPTED_STATES:
         return ExitCode.OK
     return ExitCode.COMPLETED_FIRST if job.state in TERMINAL else ExitCode.STUCK

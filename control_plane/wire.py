@@ -1,13 +1,12 @@
 """What travels between the API and its users, so that both sides read the same nouns."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Receipt
+from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Moment, Receipt
 from control_plane.lifecycle import JobState
 from control_plane.planes import Platform, Tracking
 
@@ -132,8 +131,8 @@ class DataPlaneView(Struct, frozen=True):
     listing_lag_seconds: float
     stuck_after_seconds: float
     tracking: Annotated[Tracking, Meta(description="Whose work, started elsewhere, may be tracked and stopped here.")]
-    created_at: datetime
-    last_heartbeat_at: datetime | None
+    created_at: Moment
+    last_heartbeat_at: Moment | None
     silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]
 
 

@@ -1,6 +1,5 @@
 """What a plane's processes are given and say: jobs for executors, cancellations for cancellers."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from control_plane.jobs import (
     FailureCause,
     Handle,
     JobType,
+    Moment,
     Receipt,
     RequestSource,
     Rung,
@@ -115,7 +115,7 @@ class Assignment(Struct, frozen=True):
     lease: UUID
     requested_by: RequestSource
     reason: str | None
-    requested_at: datetime
+    requested_at: Moment
     rounds: int
     committed: bool
     closure: Closure | None  #: what the store knows: never claimed, executor closed, permit expired
@@ -124,9 +124,9 @@ class Assignment(Struct, frozen=True):
     stuck_after_seconds: float
     waiting: Waiting | None = None
     rung: Rung | None = None
-    rung_since: datetime | None = None
-    first_claimed_at: datetime | None = None
-    first_stop_at: datetime | None = None
+    rung_since: Moment | None = None
+    first_claimed_at: Moment | None = None
+    first_stop_at: Moment | None = None
 
 
 class Hold(Struct, frozen=True):
@@ -146,7 +146,7 @@ class Settlement(Struct, frozen=True):
     job_id: UUID
     lease: UUID
     receipt: Receipt | None
-    first_stop_at: datetime | None = None
+    first_stop_at: Moment | None = None
     result: ExternalResult | None = None
 
 
@@ -166,7 +166,7 @@ class Settled(Struct, frozen=True):
 
     job_id: UUID
     landed: bool
-    settled_at: datetime | None = None
+    settled_at: Moment | None = None
 
 
 class Postponement(Struct, frozen=True):
@@ -178,8 +178,8 @@ class Postponement(Struct, frozen=True):
     detail: str
     delay_seconds: float
     rung: Rung | None = None
-    rung_since: datetime | None = None
-    first_stop_at: datetime | None = None
+    rung_since: Moment | None = None
+    first_stop_at: Moment | None = None
 
 
 class Postponed(Struct, frozen=True):

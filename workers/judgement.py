@@ -98,11 +98,11 @@ class Case:
 
     @property
     def forbidden(self) -> tuple[Run, ...]:
-        """Tracked runs that are not known to have ended, and belong to nobody whom the plane allows."""
+        """Tracked runs that belong to nobody whom the plane allows."""
         allowed = self.assignment.work.tracked
         if allowed is None:
             return ()
-        return tuple(run for run in self.listing.runs if run.status not in ENDED and not allowed.allows(run.owner))
+        return tuple(run for run in self.listing.runs if not allowed.allows(run.owner))
 
     @property
     def _by_handle(self) -> Run | None:
@@ -168,7 +168,10 @@ def _unsettled(case: Case, *, closed_before: bool) -> Unsettled | None:
 def _not_ours(case: Case) -> Unsettled:
     run = case.forbidden[0]
     whose = f"{run.handle.run_id} belongs to {run.owner or Owner()}"
-    return Unsettled(Waiting.NOT_PERMITTED, f"{whose}, whose work may not be stopped on this plane", hopeless=True)
+    remedy = "the plane's owner allows it by `countermand planes allow-tracking`"
+    return Unsettled(
+        Waiting.NOT_PERMITTED, f"{whose}, whose work may not be stopped on this plane; {remedy}", hopeless=True
+    )
 
 
 def _still_running(case: Case) -> Unsettled:

@@ -208,12 +208,32 @@ def _tracked_listing(work: Work, answers: Mapping[str, wire.Runs | Trouble], fou
     if isinstance(answer, Trouble):
         return Listing(trouble=answer)
     now, then = answer.identity.incarnation, int(handle.incarnation)
-    if now < then:
-        return Listing(incarnation=str(now), trouble=_restored(structs.replace(work.executor, incarnation=then), now))
-    ended = Run(work.job_id, "", handle, RunStatus.STOPPED, INCARNATION_ENDED)
-    run = ended if now > then else found.get(handle)
+    if now != then:
+        return Listing(incarnation=str(now), trouble=_of_another_start(handle, now))
+    run = found.get(handle)
+    if run is not None and run.owner is None:
+        return Listing(incarnation=str(now), trouble=_of_a_job(run))
     runs = () if run is None else (structs.replace(run, job_id=work.job_id),)
     return Listing(runs, complete=True, incarnation=str(now))
+
+
+def _of_another_start(handle: Handle, now: int) -> Trouble:
+    """Of a job that would be enough: what it wrote is not published. This run may have had its effect."""
+    if now < int(handle.incarnation):
+        detail = f"{handle.run_id} is of a start that is not known here: {now} is the latest; is it its name?"
+    else:
+        detail = (
+            f"its executor has been started again since {handle.run_id}: nothing of it runs any more, but nobody knows "
+            "how it ended, or whether there was such a run; look whether it had its effect, and attest"
+        )
+    return Trouble(Waiting.HANDLE_UNKNOWN, detail)
+
+
+def _of_a_job(run: Run) -> Trouble:
+    return Trouble(
+        Waiting.NOT_PERMITTED,
+        f"{run.handle.run_id} is the run of job {run.job_id}: request the cancellation of that job instead",
+    )
 
 
 def _restored(executor: Executor, now: int) -> Trouble:

@@ -82,7 +82,7 @@ def answer_known(request: Request[Any, Any, Any], error: CountermandError) -> Re
 def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """What the framework refuses: no such path, a method, a body that is too large or has another shape."""
     detail = _why(error)
-    kind = "not-found" if isinstance(error, NotFoundException) else "bad-input" if error.status_code == 400 else ""
+    kind = "no-such-path" if isinstance(error, NotFoundException) else "bad-input" if error.status_code == 400 else ""
     kind = kind or http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     return _answer(request, error.status_code, kind, detail, headers=error.headers)
 

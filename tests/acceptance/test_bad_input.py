@@ -337,7 +337,7 @@ def test_an_interrupt_ends_a_command_that_waits_with_130(sqlite_site: Site) -> N
 
     assert waiting.process.wait(10) == 130
     *_, last = waiting.says().splitlines()
-    assert last.startswith(f"countermand: the request stands: {job_id} is cancelled without your waiting")
+    assert last.startswith(f"countermand: {job_id} is not cancelled yet; the request stands")
     assert "Traceback" not in waiting.says()
     assert sqlite_site.intake.job(job_id).state is JobState.PENDING_CANCELLATION
 

@@ -281,14 +281,16 @@ async def test_a_name_that_the_engine_does_not_know_is_a_complete_and_empty_list
     assert (listing.runs, listing.complete) == ((), True)
 
 
-async def test_the_run_of_a_job_has_no_owner_who_could_be_allowed(plane: Plane) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+async def test_the_run_of_a_job_belongs_to_nobody_who_could_be_allowed(plane: Plane, ended: bool) -> None:
     work = plane.work()
-    await plane.start(work)
+    await (plane.succeed(work) if ended else plane.start(work))
     name = (await find_one(plane, work)).handle.run_id
 
-    run = await find_one(plane, tracked(plane, name))
+    listing = (await plane.adapter.find([wanted := tracked(plane, name)]))[wanted.job_id]
 
-    assert run.owner is None
+    assert [run.owner for run in listing.runs] in ([], [None])
+    assert listing.runs or (listing.trouble and listing.trouble.waiting is Waiting.NOT_PERMITTED)
 
 
 async def test_work_started_elsewhere_is_none_of_the_planes_own(plane: Plane) -> None:
@@ -552,13 +554,17 @@ async def test_another_executor_at_the_address_proves_nothing(tmp_path: Path) ->
         assert await plane.adapter.close([work]) == frozenset()
 
 
-async def test_a_later_incarnation_proves_that_a_tracked_run_of_an_earlier_one_has_ended(tmp_path: Path) -> None:
+async def test_a_later_incarnation_cannot_tell_how_a_tracked_run_of_an_earlier_one_ended(tmp_path: Path) -> None:
+    """It may have succeeded, and had its effect; or there never was such a run."""
     async with served(tmp_path) as first:
         name = await first.start_elsewhere("dbt")
     async with served(tmp_path) as second:
-        run = await find_one(second, tracked(second, name))
+        listing = (await second.adapter.find([work := tracked(second, name)]))[work.job_id]
 
-        assert (run.status, run.word, run.handle.incarnation) == (RunStatus.STOPPED, INCARNATION_ENDED, "1")
+        assert (listing.runs, listing.complete) == ((), False)
+        assert listing.trouble is not None
+        assert listing.trouble.waiting is Waiting.HANDLE_UNKNOWN
+        assert "nothing of it runs any more" in listing.trouble.detail
 
 
 async def test_a_tracked_run_of_a_later_incarnation_is_unknown_to_an_earlier_one(tmp_path: Path) -> None:
@@ -569,7 +575,7 @@ async def test_a_tracked_run_of_a_later_incarnation_is_unknown_to_an_earlier_one
 
         assert not listing.complete
         assert listing.trouble is not None
-        assert listing.trouble.waiting is Waiting.PLANE_SILENT
+        assert listing.trouble.waiting is Waiting.HANDLE_UNKNOWN
 
 
 @pytest.mark.parametrize("name", ["", "x", "a/b/c", "job-executor-1//x", "job-executor-1/1/", "/1/x", "' OR 1=1 --"])

@@ -328,6 +328,19 @@ def test_a_run_of_somebody_else_is_not_touched_and_the_reason_is_told(
     assert all(run.status is RunStatus.ACTIVE for run in engine.runs.values())
 
 
+@pytest.mark.parametrize("status", [RunStatus.STOPPED, RunStatus.SUCCEEDED, RunStatus.ERRORED])
+def test_how_somebody_elses_run_ended_is_none_of_our_business(
+    given: Given, bench: Bench, engine: MemoryEngine, status: RunStatus
+) -> None:
+    name = engine.start_elsewhere(Owner(user="finance"))
+    engine.runs[name] = structs.replace(engine.runs[name], status=status, ended_at=given.clock.now)
+    job_id = requested(given, name)
+
+    play(bench, bench.waits(job_id, Waiting.NOT_PERMITTED))
+
+    assert given.job(job_id).state is JobState.PENDING_CANCELLATION
+
+
 def name_of_a_jobs_run(given: Given, engine: MemoryEngine) -> str:
     return engine.runs[started(given, engine, requested=False).tag].handle.run_id
 

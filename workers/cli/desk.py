@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HOW_TO_GET_ONE = (  # a token
     "give COUNTERMAND_TOKEN, or a profile with a token_file; the control plane's operator makes one "
-    "by `countermand tokens create NAME --permission jobs:read --permission jobs:write`"
+    "by `countermand tokens create NAME --permission jobs:read --permission jobs:write --permission data_planes:read`"
 )
 
 
