@@ -1,7 +1,7 @@
 """How users' commands find the control plane, who they are there, and what they say where it cannot be had."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -309,3 +309,31 @@ def test_bash_is_given_a_script_that_asks_the_command(shared_site: Site) -> None
 
     assert told.returncode == 0, told.stderr
     assert "_COUNTERMAND_COMPLETE=complete_bash" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda url: url.replace("http:", "https:"), "speaks no TLS: is it an http:// address?"),
+        (lambda url: f"{url}/api/v1", "is not this version's control plane: there is nothing at this path"),
+    ],
+    ids=["https", "a path"],
+)
+def test_an_address_that_is_nearly_right_is_named_at_once(
+    shared_site: Site, changed: Callable[[str], str], said: str
+) -> None:
+    url = changed(shared_site.api_url)
+
+    told = shared_site.run("jobs", "list", COUNTERMAND_URL=url, COUNTERMAND_TOKEN=shared_site.token())
+
+    assert told.returncode == ExitCode.BAD_INPUT
+    assert told.stderr.startswith("countermand: url: ")
+    assert said in told.stderr
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "1e9", "nan"])
+def test_a_tokens_days_are_checked_under_their_own_name(shared_site: Site, days: str) -> None:
+    told = shared_site.run("tokens", "create", "short", "--permission", "jobs:read", "--days", days)
+
+    assert (told.returncode, told.stdout) == (ExitCode.BAD_INPUT, "")
+    assert told.stderr.startswith("countermand: days: ")
