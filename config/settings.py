@@ -255,7 +255,9 @@ class ProfileSource(PydanticBaseSettingsSource):
         chosen = next((document["profile"] for document in told if document.get("profile")), None)
         profiles = [known for document in told if isinstance(known := document.get("profiles"), dict)]
         found = [known[chosen] for known in profiles if isinstance(chosen, str) and isinstance(known.get(chosen), dict)]
-        return {name: found[0][name] for name in Profile.model_fields if name in found[0]} if found else {}
+        profile = {name: found[0][name] for name in Profile.model_fields if name in found[0]} if found else {}
+        no_others = dict.fromkeys(("token", "token_file")) if "url" in profile else {}
+        return no_others | profile
 
 
 class OneToken(PydanticBaseSettingsSource):

@@ -95,7 +95,8 @@ def _errors(kind: type[CountermandError] = CountermandError) -> Iterator[type[Co
 
 def _known(problem: Problem, status: int) -> CountermandError:
     """The problem as our own error again; what has no name here is told by its status."""
-    by_name = {kind.problem_type: kind for kind in _errors()}
+    by_name: dict[str, type[CountermandError]] = {kind.problem_type: kind for kind in _errors()}
+    by_name[CountermandError.problem_type] = CountermandError
     otherwise = ControlPlaneUnavailable if status in AWAY else BadInput
     message = problem.detail
     if status >= 500 and problem.log_id is not None:

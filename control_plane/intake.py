@@ -188,14 +188,15 @@ class Intake:
         check_kept("input", document)
         check_kept("idempotency_key", new.idempotency_key)
         if new.handle is not None or new.type is JobType.EXTERNAL:
-            self._check_tracked(new, plane)
+            try:
+                self._check_tracked(new, plane)
+            except NotCancellable as error:  # it was allowed before, perhaps: then the key has its job
+                return self._same_job(new, document, error)
         job_id = new_id()
         try:
             with self._store.transaction() as transaction:
                 self._insert(transaction, job_id, msgspec.structs.replace(new, input=document), source)
         except (IntegrityError, Conflict) as error:  # the key is taken, or the plane is archived
-            if new.idempotency_key is None:
-                raise
             return self._same_job(new, document, error)
         return self.job(job_id)
 
@@ -267,7 +268,9 @@ class Intake:
             actor=actor,
         )
 
-    def _same_job(self, new: NewJob, document: dict[str, Any], error: IntegrityError | Conflict) -> Job:
+    def _same_job(self, new: NewJob, document: dict[str, Any], error: Exception) -> Job:
+        if new.idempotency_key is None:
+            raise error
         found = self._store.perform(
             statements.select_job_by_key(), company_id=self._company_id, idempotency_key=new.idempotency_key
         )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     for column in columns:
         table.add_column(column, no_wrap=column != "name", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+        table.add_row(*("" if cell is None else escape(shown(str(cell))) for cell in row))
     Console(width=_TABLE_WIDTH).print(table)
 
 
@@ -38,7 +39,7 @@ def print_fields(document: Any) -> None:
     width = max(_NARROWEST, *map(len, fields))
     for name, value in fields.items():
         if value not in (None, [], {}):
-            text = value if isinstance(value, str) else json.dumps(value, indent=2)
+            text = shown(value) if isinstance(value, str) else json.dumps(value, indent=2)
             typer.echo(f"{name:{width}} " + text.replace("\n", "\n" + " " * (width + 1)))
 
 
@@ -55,4 +56,12 @@ def fail(message: str, code: ExitCode) -> NoReturn:
 
 def tell(message: str) -> None:
     """One sentence on stderr."""
-    typer.echo(f"countermand: {message}", err=True)
+    typer.echo(f"countermand: {shown(message)}", err=True)
+
+
+def shown(text: str) -> str:
+    """Somebody else's words without what a terminal would obey."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) == "Cc" and letter not in "\n\t" else letter
+        for letter in text
+    )

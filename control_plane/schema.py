@@ -25,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     cast,
+    func,
     literal_column,
     or_,
 )
@@ -281,7 +282,10 @@ _listed = (jobs.c.created_at, jobs.c.job_id, jobs.c.updated_at, jobs.c.state, jo
 Index("jobs_by_plane", jobs.c.data_plane_id, *_listed, jobs.c.company_id)
 Index("jobs_by_company", jobs.c.company_id, *_listed)
 #: As text, for other types' inputs may hold anything under that name.
-named_dataset = cast(jobs.c.input.op("->>")(literal_column("'dataset_id'", Text)), Text)
+#: No longer than what an index can hold, and one digit longer than an id: nothing longer is one.
+named_dataset = func.substr(
+    cast(jobs.c.input.op("->>")(literal_column("'dataset_id'", Text)), Text), literal_column("1"), literal_column("20")
+)
 Index("jobs_by_dataset", jobs.c.company_id, named_dataset, jobs.c.created_at,
       postgresql_where=named_dataset.is_not(None), sqlite_where=named_dataset.is_not(None))  # fmt: skip
 _keyed = jobs.c.idempotency_key.is_not(None)

@@ -1,10 +1,10 @@
 """What a plane's processes are given and say: jobs for executors, cancellations for cancellers."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from control_plane.checks import check_kept, check_range
 from control_plane.errors import BadInput
@@ -31,9 +31,9 @@ class Executor(Struct, frozen=True):
     alone is believed.
     """
 
-    executor_id: str
+    executor_id: Annotated[str, Meta(min_length=1, max_length=200)]
     incarnation: int
-    address: str | None = None
+    address: Annotated[str, Meta(max_length=1_000)] | None = None
     registered: int | None = None
 
 

@@ -49,12 +49,13 @@ class RunProtocol:
         self._engine = engine
         self._identity = wire.Identity(engine.executor_id, int(engine.incarnation))
 
-    def routes(self) -> list[Route]:
-        """Every operation, by its path."""
+    def routes(self, *, takes_queries: bool) -> list[Route]:
+        """Every operation, by its path; *takes_queries* that are nobody's job."""
+        queries = [_operation("/v1/query", wire.Query, self.query)] if takes_queries else []
         return [
+            *queries,
             Route("/v1/identity", self.identity, methods=["GET"]),
             Route("/v1/running", self.running, methods=["GET"]),
-            _operation("/v1/query", wire.Query, self.query),
             _operation("/v1/list", wire.Jobs, self.list_runs),
             _operation("/v1/stop", wire.Handles, self.stop),
             _operation("/v1/close", wire.Jobs, self.close),
@@ -106,8 +107,11 @@ class RunProtocol:
 
 
 def run_application(engine: EmbeddedEngine, *, token: str | None = None) -> ASGIApp:
-    """The protocol as an ASGI application; with a *token*, for its bearers alone."""
-    application = Starlette(routes=RunProtocol(engine).routes())
+    """The protocol as an ASGI application; with a *token*, for its bearers alone.
+
+    They are cancellers, who are to stop work and not to start any: only whoever may open the folder's socket may query.
+    """
+    application = Starlette(routes=RunProtocol(engine).routes(takes_queries=token is None))
     return application if token is None else _Guarded(application, token)
 
 

@@ -90,9 +90,11 @@ def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respon
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """A bug of ours: nothing of it is told but the id under which it is logged."""
     log_id = new_id()
-    log.error("request_failed", method=request.method, path=request.url.path, log_id=log_id, exc_info=error)
+    log.error("request_failed", method=request.method, path=request.scope["path"], log_id=log_id, exc_info=error)
     detail = "something went wrong here; quote the log_id to whoever runs the service"
-    return _respond(Problem(_uri("unexpected"), "Internal Server Error", 500, detail, request.url.path, log_id), {})
+    return _respond(
+        Problem(_uri("unexpected"), "Internal Server Error", 500, detail, request.scope["path"], log_id), {}
+    )
 
 
 def answer_nesting(request: Request[Any, Any, Any], _error: RecursionError) -> Response[Problem]:
@@ -134,8 +136,8 @@ def _answer(
     headers: dict[str, str] | None = None,
 ) -> Response[Problem]:
     log_id = new_id()
-    title = http.HTTPStatus(status).phrase
-    story = {"method": request.method, "path": request.url.path, "status": status, "detail": detail, "log_id": log_id}
+    title, path = http.HTTPStatus(status).phrase, request.scope["path"]
+    story = {"method": request.method, "path": path, "status": status, "detail": detail, "log_id": log_id}
     if status < 500:
         log.info("request_refused", **story)
     else:
@@ -143,7 +145,7 @@ def _answer(
     more = dict(headers or {})
     if status == 401:
         more["WWW-Authenticate"] = "Bearer"
-    return _respond(Problem(_uri(kind), title, status, told or detail, request.url.path, log_id), more)
+    return _respond(Problem(_uri(kind), title, status, told or detail, path, log_id), more)
 
 
 def _uri(kind: str) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from control_plane.jobs import Closure, JobType
+from control_plane.jobs import Closure, JobType, Outcome
 from control_plane.lifecycle import Trigger, destination
 from control_plane.schema import (
     SUSPECT,
@@ -225,7 +225,7 @@ def settle() -> Chain:
             among(cancellations.c.job_id, select(wanted.c.job_id)),  # by the index, whatever the statistics say
             cancellations.c.job_id == wanted.c.job_id,
             cancellations.c.lease == wanted.c.lease,
-            or_(_says(wanted.c.receipt, "closure") != Closure.NEVER_CLAIMED.value, jobs.c.epoch.is_(None)),
+            _may_be_true(wanted.c.receipt),
             receipt=wanted.c.receipt,
         ).returning(jobs.c.ended_at),
         (closed, audited(Trigger.CANCEL, actor())),
@@ -233,8 +233,28 @@ def settle() -> Chain:
     )
 
 
-def _says(receipt: ColumnElement[Any], name: str) -> ColumnElement[str]:
-    said = receipt.op("->>", return_type=Text())(literal_column(f"'{name}'", Text))
+def _may_be_true(receipt: ColumnElement[Any]) -> ColumnElement[bool]:
+    """What a receipt says of which the store knows better: why nothing can start, and which run a tracked job is."""
+    closure, outcome = _says(receipt, "closure"), _says(receipt, "outcome")
+    its_run_stopped = and_(
+        closure == Closure.SINGLE_RUN.value, outcome == Outcome.STOPPED.value, _names_its_run(receipt)
+    )
+    return case(
+        (closure == Closure.NEVER_CLAIMED.value, jobs.c.epoch.is_(None)),
+        (jobs.c.type == JobType.EXTERNAL.value, its_run_stopped),
+        (closure == Closure.EXECUTOR_CLOSED.value, jobs.c.executor_closed_at.is_not(None)),
+        else_=closure != Closure.SINGLE_RUN.value,
+    )
+
+
+def _names_its_run(evidence: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether this is about the run that the tracked job is."""
+    told = evidence.op("->")(literal_column("'handle'", Text))
+    return _says(told, "run_id") == _says(jobs.c.handle, "run_id")
+
+
+def _says(document: ColumnElement[Any], name: str) -> ColumnElement[str]:
+    said = document.op("->>", return_type=Text())(literal_column(f"'{name}'", Text))
     return func.coalesce(said, literal_column("''", Text))
 
 
@@ -277,6 +297,7 @@ def commit_tracked() -> Update:
             among(cancellations.c.job_id, select(wanted.c.job_id)),
             cancellations.c.job_id == wanted.c.job_id,
             cancellations.c.lease == wanted.c.lease,
+            _names_its_run(wanted.c.result),
         )
         .values(committed_at=now(), updated_at=now(), result=wanted.c.result)
         .returning(jobs.c.job_id)

@@ -78,7 +78,7 @@ class Clock:
 def receipt_at(moment: datetime, outcome: Outcome = Outcome.STOPPED, **fields: Any) -> Receipt:
     """A receipt as a canceller would write it."""
     whole: dict[str, Any] = {
-        "closure": Closure.EXECUTOR_CLOSED,
+        "closure": Closure.ENGINE_CLOSED,
         "tag": "countermand:a:b:c:run",
         "engine": "duckdb",
         "incarnation": "1",

@@ -76,7 +76,7 @@ async def test_an_engines_last_words_keep_no_job_from_being_settled(api: Api) ->
     process, plane = api.process(), api.given.plane
     job_id = api.given.requested().job_id
     [held] = api.given.claim()
-    evidence = {"closure": "executor_closed", "tag": "countermand:a:b:c:run", "engine": "duckdb"}
+    evidence = {"closure": "engine_closed", "tag": "countermand:a:b:c:run", "engine": "duckdb"}
     receipt = {"outcome": "stopped", "seen_at": MOMENT, "worker": "w", "engine_status": NUL} | evidence
     settlement = {"job_id": str(job_id), "lease": str(held.lease), "receipt": receipt}
 

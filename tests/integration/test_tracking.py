@@ -240,6 +240,50 @@ def test_only_a_tracked_job_is_completed_by_its_runs_success(given: Given) -> No
     assert given.job(held.work.job_id).committed_at is None
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"closure": Closure.PERMIT_EXPIRED},
+        {"closure": Closure.EXECUTOR_CLOSED},
+        {"closure": Closure.NEVER_CLAIMED},
+        {"outcome": Outcome.NEVER_STARTED},
+        {"outcome": Outcome.FINISHED_UNPUBLISHED},
+        {"handle": Handle("memory", "1", "another run")},
+        {"handle": None},
+    ],
+    ids=str,
+)
+def test_nothing_but_the_stop_of_the_run_that_it_is_cancels_a_tracked_job(given: Given, fields: dict[str, Any]) -> None:
+    held = leased(given)
+    true: dict[str, Any] = {"closure": Closure.SINGLE_RUN, "handle": Handle("memory", "1", QUERY), "outcome": Outcome.STOPPED}
+    lie, truth = (
+        Settlement(held.work.job_id, held.lease, receipt_at(given.clock.now, **(true | said))) for said in (fields, {})
+    )
+
+    landed = [given.dispatch.settle([settlement], worker="w1")[0].landed for settlement in (lie, truth)]
+
+    assert landed == [False, True]
+
+
+def test_another_runs_success_completes_no_tracked_job(given: Given) -> None:
+    held = leased(given)
+    result = ExternalResult(Handle("snowflake", "", "another run"), "SUCCESS")
+
+    [stale] = given.dispatch.settle([succeeded(held, result=result)], worker="w1")
+
+    assert not stale.landed
+
+
+@pytest.mark.parametrize("closure", [Closure.SINGLE_RUN, Closure.EXECUTOR_CLOSED])
+def test_a_closure_that_the_store_knows_better_cancels_no_job(given: Given, closure: Closure) -> None:
+    held = given.leased()
+
+    [stale] = given.dispatch.settle([given.settlement(held, closure=closure)], worker="w1")
+
+    assert not stale.landed
+    assert given.job(held.work.job_id).state is JobState.PENDING_CANCELLATION
+
+
 def test_one_success_harms_no_other_settlement_of_its_batch(given: Given) -> None:
     held, other = leased(given), given.leased()
 

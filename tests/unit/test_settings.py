@@ -98,14 +98,15 @@ def told(settings: Settings) -> tuple[str, str | None, Path | None]:
     [
         ({}, {}, ("http://top", None, Path("/top"))),
         ({"profile": "prod"}, {}, ("https://prod", "prods", None)),
-        ({}, {"PROFILE": "dev"}, ("http://dev", None, Path("/top"))),
+        ({}, {"PROFILE": "dev"}, ("http://dev", None, None)),
         ({"profile": "prod"}, {"PROFILE": "dev"}, ("https://prod", "prods", None)),
         ({"profile": "prod"}, {"URL": "http://env"}, ("https://prod", "prods", None)),
         ({"profile": "prod"}, {"TOKEN": "envs"}, ("https://prod", "prods", None)),
         ({"profile": "prod"}, {"TOKEN_FILE": "/env"}, ("https://prod", "prods", None)),
         ({}, {"PROFILE": "prod", "URL": "http://env"}, ("http://env", "prods", None)),
         ({}, {"PROFILE": "prod", "TOKEN_FILE": "/env"}, ("https://prod", None, Path("/env"))),
-        ({"profile": "dev"}, {"TOKEN": "envs"}, ("http://dev", "envs", None)),
+        ({"profile": "dev"}, {"TOKEN": "envs"}, ("http://dev", None, None)),
+        ({}, {"PROFILE": "dev", "TOKEN": "envs"}, ("http://dev", "envs", None)),
         ({"profile": "prod", "url": "http://opt"}, {"URL": "http://env"}, ("http://opt", "prods", None)),
     ],
 )

@@ -9,8 +9,8 @@ branch_labels = None
 depends_on = None
 
 _LISTED = ["created_at", "job_id", "updated_at", "state", "type"]
-_NAMED = sa.text("CAST(input ->> 'dataset_id' AS TEXT)")
-_IS_NAMED = sa.text("CAST(input ->> 'dataset_id' AS TEXT) IS NOT NULL")
+_NAMED = sa.text("substr(CAST(input ->> 'dataset_id' AS TEXT), 1, 20)")
+_IS_NAMED = sa.text("substr(CAST(input ->> 'dataset_id' AS TEXT), 1, 20) IS NOT NULL")
 
 
 def upgrade() -> None:
