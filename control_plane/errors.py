@@ -10,6 +10,7 @@ CountermandError
 ├── NotMigrated          stop: an operator has to migrate the database      exit 8, HTTP 503
 ├── StoreUnavailable     retry: the database is away                        exit 9, HTTP 503
 ├── ControlPlaneUnavailable  retry: the control plane did not answer        exit 9
+│   └── RowLocked        retry: somebody holds what was to be changed     exit 9, HTTP 503
 ├── NotGranted           stop: the database's operator has to grant         exit 10
 ├── Refused              stop: this process may not go on                   exit 10
 └── EngineUnavailable    retry: the engine did not answer
@@ -114,6 +115,12 @@ class ControlPlaneUnavailable(CountermandError):
 
     exit_code = ExitCode.UNAVAILABLE
     problem_type = "control-plane-unavailable"
+
+
+class RowLocked(StoreUnavailable):
+    """Somebody holds a row that was to be changed for longer than is waited; the others of a batch may go on."""
+
+    problem_type = "row-locked"
 
 
 class NotGranted(CountermandError):

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.pool import StaticPool
 
 from control_plane import statements
-from control_plane.errors import BadInput, CountermandError, NotGranted, NotMigrated, StoreUnavailable
+from control_plane.errors import BadInput, CountermandError, NotGranted, NotMigrated, RowLocked, StoreUnavailable
 from control_plane.statements import Chain
 
 Clock = Callable[[], datetime | None]
@@ -28,9 +28,10 @@ _POSTGRES_OPTIONS = "-c timezone=UTC -c statement_timeout=30000 -c idle_in_trans
 _CONFLICTS = {"40001", "40P01"}  #: serialization failure, deadlock: the loser repeats
 _MISSING = {"42P01", "42703", "3F000"}  #: undefined table, column, schema
 _NOT_GRANTED = "42501"  #: insufficient privilege
-#: Connection exceptions; read-only after a fail-over, and idle time-outs; out of resources; a lock that somebody holds;
-#: shut down, or cancelled by a time-out. None of them says that the statement is wrong: it may be repeated.
-_AWAY = ("08", "25", "53", "55P03", "57")
+_LOCKED = "55P03"  #: a lock was waited for too long
+#: Connection exceptions; read-only after a fail-over, and idle time-outs; out of resources; shut down, or cancelled by
+#: a time-out. None of them says that the statement is wrong: it may be repeated.
+_AWAY = ("08", "25", "53", "57")
 _AWAY_IN_SQLITE = (
     "attempt to write a readonly database",
     "database is locked",
@@ -135,11 +136,22 @@ def _as_steps(chain: Chain) -> tuple[list[Executable], Select[Any]]:
 
 
 class Store:
-    """The database. *clock* replaces the database's own in tests."""
+    """The database. *clock* replaces the database's own in tests.
 
-    def __init__(self, database_url: str, *, clock: Clock = _database_time, pool_size: int = 5) -> None:
-        self.engine = open_engine(database_url, pool_size=pool_size, create=False)
-        self._single = _autocommitting(self.engine, pool_size)
+    On Postgres a statement that waits for a row for longer than *lock_seconds* raises RowLocked; without them, as any
+    other statement that takes too long, StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        clock: Clock = _database_time,
+        pool_size: int = 5,
+        lock_seconds: float | None = None,
+    ) -> None:
+        self.engine = open_engine(database_url, pool_size=pool_size, create=False, lock_seconds=lock_seconds)
+        self._single = _autocommitting(self.engine, pool_size, lock_seconds)
         self._clock = clock
 
     @property
@@ -179,14 +191,16 @@ class Store:
         self._single.dispose()
 
 
-def open_engine(database_url: str, *, pool_size: int = 5, create: bool = True) -> Engine:
+def open_engine(
+    database_url: str, *, pool_size: int = 5, create: bool = True, lock_seconds: float | None = None
+) -> Engine:
     """An engine for ``sqlite:///path`` or ``postgresql://…``; BadInput names the field and what is allowed.
 
     Unless *create* is true, a SQLite file that is not there is not made but called not migrated.
     """
     url = _read_url(database_url)
     if url.get_backend_name() == "postgresql":
-        return _open_postgres(url.set(drivername="postgresql+psycopg"), pool_size)
+        return _open_postgres(url.set(drivername="postgresql+psycopg"), pool_size, lock_seconds)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, create=create)
     raise _bad_url(f"{_ALLOWED_URL}, not {url.drivername}")
@@ -218,18 +232,19 @@ def shown(url: URL) -> str:
     return plain.render_as_string(hide_password=True)
 
 
-def _autocommitting(engine: Engine, pool_size: int) -> Engine:
+def _autocommitting(engine: Engine, pool_size: int, lock_seconds: float | None) -> Engine:
     """For single statements. On Postgres with connections of its own, which are never switched to and fro."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return _open_postgres(engine.url, pool_size, isolation_level="AUTOCOMMIT")
+    return _open_postgres(engine.url, pool_size, lock_seconds, isolation_level="AUTOCOMMIT")
 
 
 def _document(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _open_postgres(url: URL, pool_size: int, **options: Any) -> Engine:
+def _open_postgres(url: URL, pool_size: int, lock_seconds: float | None, **options: Any) -> Engine:
+    lock_milliseconds = round((lock_seconds or 0) * 1000)  # 0: as long as the statement may take
     return create_engine(
         url,
         **options,
@@ -237,7 +252,11 @@ def _open_postgres(url: URL, pool_size: int, **options: Any) -> Engine:
         pool_timeout=10,
         json_serializer=_document,
         json_deserializer=msgspec.json.decode,
-        connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS, "application_name": "countermand"},
+        connect_args={
+            "connect_timeout": 5,
+            "options": f"{_POSTGRES_OPTIONS} -c lock_timeout={lock_milliseconds}",
+            "application_name": "countermand",
+        },
     )
 
 
@@ -293,6 +312,8 @@ def _translation(error: DBAPIError, url: URL) -> CountermandError | None:
     if _sqlstate(error) == _NOT_GRANTED:
         role = f"the role {url.username}" if url.username else "our role"
         return NotGranted(f"{role} lacks a privilege on {shown(url)}: {_first_line(error)}; grant it")
+    if _sqlstate(error) == _LOCKED:
+        return RowLocked("somebody at the database holds a lock on what is asked for; try again later")
     if error.connection_invalidated or _is_away(error):
         return StoreUnavailable(f"the database {shown(url)} is away: {_first_line(error)}")
     return None

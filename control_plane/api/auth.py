@@ -37,6 +37,11 @@ async def _authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Calle
     return await desk.callers.find(token.strip())
 
 
+async def check_still_valid(request: Request[Any, Any, Any]) -> None:
+    """For what takes long: raise Unauthenticated once the token has expired or was revoked."""
+    await _authenticate(request)
+
+
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
     """Who the guard found."""
     caller: Caller = request.scope["state"][_CALLER]

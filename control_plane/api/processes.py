@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
 from msgspec import Meta, Struct
 
-from control_plane.api.auth import caller_of, check_bound
+from control_plane.api.auth import caller_of, check_bound, check_still_valid
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
@@ -259,6 +259,7 @@ async def claim_cancellations(
     check_kept("worker", data.worker)
 
     async def look() -> list[Assignment]:
+        await check_still_valid(request)
         return await desk.call(
             desk.dispatch.claim, {data_plane_id: data.limit}, worker=data.worker, lease_seconds=data.lease_seconds
         )
@@ -352,6 +353,7 @@ async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneI
     check_kept("incarnation", data.incarnation)
 
     async def look() -> list[Claim]:
+        await check_still_valid(request)
         return await desk.call(
             desk.dispatch.start,
             data.executor,
@@ -375,6 +377,7 @@ async def attend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, d
     held = {job_id: epoch for job_id, epoch in data.held.items() if job_id in own}
 
     async def look() -> Attendance:
+        await check_still_valid(request)
         renewed = (await desk.call(desk.dispatch.attend, held)).renewed
         return Attendance(renewed, sorted(data.held.keys() - set(renewed)))
 

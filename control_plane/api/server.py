@@ -7,6 +7,7 @@ import structlog
 from litestar.types import ASGIApp
 from uvicorn import Config, Server
 
+from control_plane.api.connections import Connection
 from control_plane.api.desk import Desk
 from control_plane.errors import Refused
 
@@ -21,6 +22,7 @@ def serve(app: ASGIApp, desk: Desk, *, host: str, port: int) -> None:
     """Serve until a signal; Refused where the address cannot be had. Port 0 takes a free one, which the log names."""
     config = Config(
         app,
+        http=Connection,
         log_config=None,
         access_log=False,
         lifespan="on",

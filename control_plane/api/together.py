@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from control_plane.errors import CountermandError
+from control_plane.errors import CountermandError, RowLocked
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -101,12 +101,18 @@ class Together(Generic[Asked, Answer]):
         """A batch that fails as a whole is asked one by one, so that a bad item harms no other."""
         try:
             answers = await self._hand_off(partial(self._perform, [item for item, _ in batch]))
+        except RowLocked as error:
+            if len(batch) > 1:  # the others need not wait with the one
+                await asyncio.gather(*(self._answer([single]) for single in batch))
+                return
+            answers = [error]
         except CountermandError as error:  # the store is away, for all of them
             answers = [error] * len(batch)
         except Exception as error:  # noqa: BLE001  # each item's caller gets it, and nobody else
             if len(batch) > 1:
                 for single in batch:
-                    await self._answer([single])
+                    if not single[1].done():  # its caller may have gone meanwhile
+                        await self._answer([single])
                 return
             _fail(batch[0][1], error)
             return

@@ -96,7 +96,7 @@ def test_a_token_is_shown_once_and_refused_once_it_is_revoked(sqlite_site: Site)
         (("--permission", "jobs:delete"), 2, "permission: 'jobs:delete' is not one of"),
         (("--permission", "jobs:read", "--plane", "nowhere"), 5, "data_plane: there is no data plane 'nowhere'"),
         (("--permission", "jobs:read", "--company", "0"), 2, "company_id: a number from 1"),
-        (("--permission", "jobs:read", "--days", "-1"), 2, "lifetime_seconds: a number of seconds above 0"),
+        (("--permission", "jobs:read", "--days", "-1"), 2, "days: a number above 0"),
     ],
 )
 def test_a_token_that_cannot_be_made_gets_one_sentence(

@@ -1,5 +1,6 @@
 """Who is let in: every operation of the description, with every kind of token that should not do."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from tests.integration.api import (
     Bearer,
     describe,
     operations,
+    plane_path,
     served,
+    soon,
     submission,
 )
 from tests.integration.given import EXECUTOR, VIEW_RESULT, Clock, Given, empty, receipt_at
@@ -303,6 +306,20 @@ async def test_a_revocation_is_heard_as_soon_as_a_caller_is_forgotten(
     after = await bearer.get("/jobs")
 
     assert (before.status_code, after.status_code) == (200, 401)
+
+
+async def test_a_long_poll_ends_when_its_token_is_revoked(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "REMEMBER_SECONDS", 0.0)
+    process = api.process()
+    assert process.token is not None
+    path = plane_path(api.given.plane, "/cancellations/claim")
+    waiting = asyncio.create_task(process.post(path, {"worker": "w1", "limit": 1, "wait_seconds": 30}))
+    await api.until_waiting(api.given.plane)
+
+    api.desk.tokens.revoke(UUID(process.token.split("_")[1]))
+    api.desk.wakeups.tell(api.given.plane.data_plane_id)
+
+    assert (await soon(waiting)).status_code == 401
 
 
 # --- somebody else ---------------------------------------------------------------------------------------------------

@@ -255,7 +255,11 @@ def test_only_a_tracked_job_is_completed_by_its_runs_success(given: Given) -> No
 )
 def test_nothing_but_the_stop_of_the_run_that_it_is_cancels_a_tracked_job(given: Given, fields: dict[str, Any]) -> None:
     held = leased(given)
-    true: dict[str, Any] = {"closure": Closure.SINGLE_RUN, "handle": Handle("memory", "1", QUERY), "outcome": Outcome.STOPPED}
+    true: dict[str, Any] = {
+        "closure": Closure.SINGLE_RUN,
+        "handle": Handle("memory", "1", QUERY),
+        "outcome": Outcome.STOPPED,
+    }
     lie, truth = (
         Settlement(held.work.job_id, held.lease, receipt_at(given.clock.now, **(true | said))) for said in (fields, {})
     )

@@ -5,7 +5,7 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 
 from control_plane.api.together import Together
-from control_plane.errors import CountermandError, NotFound
+from control_plane.errors import CountermandError, NotFound, RowLocked
 
 
 class Threads:
@@ -13,11 +13,14 @@ class Threads:
 
     def __init__(self) -> None:
         self.held: set[int] = set()
+        self.locked: set[int] = set()
         self.asked: list[list[int]] = []
         self.going = asyncio.Event()
 
     def perform(self, items: Sequence[int]) -> list[int | CountermandError]:
         self.asked.append(list(items))
+        if self.locked & set(items):
+            raise RowLocked("held")
         return [NotFound("seven", field="number") if item == 7 else item * 10 for item in items]
 
     async def hand_off(self, call: Callable[[], Any]) -> Any:
@@ -100,6 +103,27 @@ def test_a_batch_that_waits_for_somebodys_lock_holds_up_no_later_one() -> None:
         assert await stuck == 10
 
     asked_together(scenario, patience_seconds=0)
+
+
+def test_a_row_that_somebody_holds_fails_whoever_asks_for_it_and_nobody_beside() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        threads.locked = {2}
+
+        answers = await asyncio.gather(*map(together.ask, [1, 2, 3]), return_exceptions=True)
+
+        assert [answers[0], answers[2]] == [10, 30]
+        assert isinstance(answers[1], RowLocked)
+
+    asked_together(scenario)
+
+
+def test_no_batch_is_larger_than_it_may_be() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        await asyncio.gather(*map(together.ask, [1, 2, 3, 4, 5]))
+
+        assert max(map(len, threads.asked)) == 2
+
+    asked_together(scenario, at_most=2)
 
 
 def test_where_as_many_batches_are_stuck_as_there_may_be_the_others_go_as_soon_as_one_ends() -> None:

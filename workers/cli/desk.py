@@ -79,12 +79,12 @@ def intake_of(store: "Store", settings: "Settings") -> "Intake":
     return Intake(store, Policy(settings.policy.overrides))
 
 
-def open_store(settings: "Settings", *, pool_size: int = 5) -> "Store":
+def open_store(settings: "Settings", *, pool_size: int = 5, lock_seconds: float | None = None) -> "Store":
     """The store, after a look whether it is there and migrated."""
     from control_plane.migrations import check_migrated
     from control_plane.store import Store
 
-    store = Store(settings.database_url, pool_size=pool_size)
+    store = Store(settings.database_url, pool_size=pool_size, lock_seconds=lock_seconds)
     try:
         check_migrated(store)
     except BaseException:

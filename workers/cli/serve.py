@@ -7,6 +7,8 @@ import typer
 from control_plane.arguments import DatabaseUrl
 from workers.cli.desk import listener_of, open_store, tune_interpreter
 
+LOCK_SECONDS = 3.0  #: what a request waits for a row that somebody holds, before the others of its batch go on
+
 
 def serve(
     context: typer.Context,
@@ -23,6 +25,8 @@ def serve(
     from control_plane.policy import Policy
 
     tune_interpreter()
-    desk = ApiDesk(open_store(settings, pool_size=THREADS), Policy(settings.policy.overrides))
+    desk = ApiDesk(
+        open_store(settings, pool_size=THREADS, lock_seconds=LOCK_SECONDS), Policy(settings.policy.overrides)
+    )
     app = build_api(desk, open_listener=listener_of(settings.database_url))
     serve_api(app, desk, host=settings.server.host, port=settings.server.port)
