@@ -310,14 +310,15 @@ async def test_a_revocation_is_heard_as_soon_as_a_caller_is_forgotten(
 
 async def test_a_long_poll_ends_when_its_token_is_revoked(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "REMEMBER_SECONDS", 0.0)
-    process = api.process()
+    plane = api.given.new_plane()  # on which there is nothing to claim
+    process = api.process(plane)
     assert process.token is not None
-    path = plane_path(api.given.plane, "/cancellations/claim")
+    path = plane_path(plane, "/cancellations/claim")
     waiting = asyncio.create_task(process.post(path, {"worker": "w1", "limit": 1, "wait_seconds": 30}))
-    await api.until_waiting(api.given.plane)
+    await api.until_waiting(plane)
 
     api.desk.tokens.revoke(UUID(process.token.split("_")[1]))
-    api.desk.wakeups.tell(api.given.plane.data_plane_id)
+    api.desk.wakeups.tell(plane.data_plane_id)
 
     assert (await soon(waiting)).status_code == 401
 
