@@ -38,7 +38,9 @@ def serve(app: ASGIApp, desk: Desk, *, host: str, port: int) -> None:
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2_048)
+        listening = socket.create_server((host, port), family=family, backlog=2_048)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # not every loop sets it
+        return listening
     except OSError as error:
         message = f"server: nothing can listen at {host}:{port}: {error.strerror}; choose another --host or --port"
         raise Refused(message, field="server") from error

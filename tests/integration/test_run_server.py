@@ -1,6 +1,7 @@
 """The run server: who may speak to it, and what it makes of malformed requests."""
 
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -98,6 +99,14 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_is_refused(tmp_path: Path)
 def test_without_a_token_nobody_listens_on_the_network(token: str | None) -> None:
     with pytest.raises(Refused, match="token"):
         open_network_door("127.0.0.1", 0, token=token)
+
+
+def test_an_answer_over_the_network_waits_for_no_acknowledgement() -> None:
+    door = open_network_door("127.0.0.1", 0, token=TOKEN)
+    with door.socket, socket.create_connection(door.socket.getsockname()):
+        accepted, _ = door.socket.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def test_an_address_that_cannot_be_bound_is_refused() -> None:
