@@ -88,15 +88,14 @@ def _problem(response: httpx.Response) -> Problem | None:
 
 
 def _errors(kind: type[CountermandError] = CountermandError) -> Iterator[type[CountermandError]]:
+    yield kind
     for child in kind.__subclasses__():
-        yield child
         yield from _errors(child)
 
 
 def _known(problem: Problem, status: int) -> CountermandError:
     """The problem as our own error again; what has no name here is told by its status."""
-    by_name: dict[str, type[CountermandError]] = {kind.problem_type: kind for kind in _errors()}
-    by_name[CountermandError.problem_type] = CountermandError
+    by_name = {kind.problem_type: kind for kind in _errors() if "problem_type" in vars(kind)}  # no heir of a name
     otherwise = ControlPlaneUnavailable if status in AWAY else BadInput
     message = problem.detail
     if status >= 500 and problem.log_id is not None:

@@ -329,6 +329,13 @@ def every_error() -> list[type[CountermandError]]:
     return [kind for kind in found if kind is not CountermandError]
 
 
+class Heir(errors.EngineUnavailable):
+    """An adapter's own error: of the same name as ours, and made otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__("it does not answer")
+
+
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 def test_every_error_of_ours_comes_back_as_itself(kind: type[CountermandError]) -> None:
     told = problem(kind.problem_type, 400, "field_name: it is so")
