@@ -72,6 +72,16 @@ def test_a_tracked_job_runs_from_its_birth_and_is_no_executors(given: Given) -> 
     assert given.start() == []
 
 
+def test_a_tracked_job_is_found_again_by_its_key_when_its_plane_allows_it_no_more(given: Given) -> None:
+    allowing(given)
+    job = track(given, idempotency_key="k")
+    allowing(given, Tracking())
+
+    assert track(given, idempotency_key="k") == job
+    with pytest.raises(NotCancellable):
+        track(given, idempotency_key="another")
+
+
 def test_tracking_again_under_the_same_key_answers_the_same_job(given: Given) -> None:
     allowing(given)
     first = track(given, idempotency_key="k")
@@ -387,6 +397,15 @@ def test_how_somebody_elses_run_ended_is_none_of_our_business(
     play(bench, bench.waits(job_id, Waiting.NOT_PERMITTED))
 
     assert given.job(job_id).state is JobState.PENDING_CANCELLATION
+
+
+def test_nothing_is_removed_of_what_a_tracked_run_wrote(given: Given, bench: Bench, engine: MemoryEngine) -> None:
+    job_id = requested(given, engine.start_elsewhere(Owner(user="dbt")))
+    engine.outputs[job_id] = "whatever bears its name"
+
+    play(bench, bench.settles(job_id))
+
+    assert job_id in engine.outputs
 
 
 def name_of_a_jobs_run(given: Given, engine: MemoryEngine) -> str:

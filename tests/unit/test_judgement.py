@@ -9,6 +9,7 @@ import pytest
 
 from adapters.base import Listing, Run, RunStatus, StopAnswer, Trouble
 from control_plane.jobs import Closure, Handle, JobType, Outcome, Process, Rung, Waiting
+from control_plane.planes import Tracking
 from control_plane.work import Assignment, Work
 from workers.judgement import Case, Ended, Judgement, Unsettled, climb, heed, judge, receipt_of
 
@@ -20,9 +21,14 @@ PATIENCE = {Rung.ASK: timedelta(seconds=10), Rung.INSIST: timedelta(seconds=30)}
 
 
 def case(
-    *, closure: Closure | None = Closure.EXECUTOR_CLOSED, handle: Handle | None = HANDLE, lag: float = 0, **fields: Any
+    *,
+    closure: Closure | None = Closure.EXECUTOR_CLOSED,
+    handle: Handle | None = HANDLE,
+    lag: float = 0,
+    tracked: Tracking | None = None,
+    **fields: Any,
 ) -> Case:
-    work = Work(JOB, TAG, handle=handle, incarnation="7")
+    work = Work(JOB, TAG, handle=handle, incarnation="7", tracked=tracked)
     return Case.opened(
         Assignment(
             work=work,
@@ -62,6 +68,14 @@ class Look:
         self.at += after
         self.of.listing = listing
         return judge(self.of, closed_before=closed_before, begun_at=self.at)
+
+
+def test_that_an_engine_shows_no_run_never_ends_a_tracked_job_however_often_it_is_asked() -> None:
+    look = Look(case(closure=Closure.SINGLE_RUN, tracked=Tracking(users=["dbt"])))
+
+    judgements = [look(shown()) for _ in range(3)]
+
+    assert all(isinstance(found, Unsettled) and found.waiting is Waiting.HANDLE_UNKNOWN for found in judgements)
 
 
 @pytest.mark.parametrize("status", [RunStatus.STOPPED, RunStatus.ERRORED])

@@ -19,6 +19,8 @@ class Threads:
 
     def perform(self, items: Sequence[int]) -> list[int | CountermandError]:
         self.asked.append(list(items))
+        if 13 in items:
+            raise ZeroDivisionError
         if self.locked & set(items):
             raise RowLocked("held")
         return [NotFound("seven", field="number") if item == 7 else item * 10 for item in items]
@@ -113,6 +115,32 @@ def test_a_row_that_somebody_holds_fails_whoever_asks_for_it_and_nobody_beside()
 
         assert [answers[0], answers[2]] == [10, 30]
         assert isinstance(answers[1], RowLocked)
+
+    asked_together(scenario)
+
+
+def test_what_nobody_expected_fails_the_one_that_it_is_about_and_nobody_beside() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        answers = await asyncio.gather(*map(together.ask, [1, 13, 3]), return_exceptions=True)
+
+        assert [answers[0], answers[2]] == [10, 30]
+        assert isinstance(answers[1], ZeroDivisionError)
+
+    asked_together(scenario)
+
+
+def test_whoever_has_gone_is_not_asked_for() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        threads.held = {1}
+        first = asyncio.create_task(together.ask(1))
+        await threads.until_asked(1)
+        gone, stays = asyncio.create_task(together.ask(2)), asyncio.create_task(together.ask(3))
+        await checkpoint()
+        gone.cancel()
+        threads.going.set()
+
+        assert (await first, await stays) == (10, 30)
+        assert threads.asked == [[1], [3]]
 
     asked_together(scenario)
 
