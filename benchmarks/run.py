@@ -43,7 +43,7 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "peer_pgqueuer_400": peers.pgqueuer_400,
 }
 #: Only measured when named.
-EXTRA = {"api_list_100", "api_list_1", "peer_pgqueuer_400"}
+EXTRA = {"peer_pgqueuer_400"}
 LATEST = Path(__file__).parent / "out" / "latest.json"
 
 out = Console(width=100)
