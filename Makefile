@@ -38,7 +38,7 @@ bench: .venv/ready .venv-bench/ready  ## Measure against the floor and the peers
 
 lock: .venv/ready  ## Choose versions anew and write the lock files
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --upgrade --output-file requirements.lock \
-	  --extra server --extra worker --extra embedded --group dev pyproject.toml
+	  --extra server --extra worker --extra embedded --extra snowflake --group dev pyproject.toml
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --upgrade --output-file benchmarks/requirements.lock \
 	  --constraint requirements.lock --extra server --extra worker --extra embedded \
 	  pyproject.toml benchmarks/requirements.in
