@@ -1,0 +1,114 @@
+"""A Snowflake account for tests: the double as a process, the real connector, and SQL that runs for minutes."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+import snowflake.connector
+from snowflake.connector import SnowflakeConnection, aio
+
+ROOT = Path(__file__).parents[1]
+QUICK = "SELECT 1 AS N"
+#: A hundred thousand million rows that exist only while they are read.
+ENDLESS = "SELECT COUNT(*) FROM TABLE(GENERATOR(ROWCOUNT => 100000000000)) WHERE SEQ8() % 99999999977 = 7"
+
+
+class SnowflakeDouble:
+    """The process, as a test sees it: connections to it, its faults, and the truth about it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        self.url: str = ready["url"]
+        self.process = psutil.Process(process.pid)
+        self._address = {"host": ready["host"], "port": ready["port"], "account": ready["account"], "protocol": "http"}
+        self._control = httpx.Client(base_url=self.url)
+
+    @classmethod
+    @contextmanager
+    def started(cls, *options: str) -> Iterator[Self]:
+        """A new account; whatever runs in it ends with the context."""
+        command = [sys.executable, "-m", "tests.doubles.snowflake", *options]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                double = cls(process)
+                yield double
+                double._control.close()
+            finally:
+                process.kill()
+
+    def options(self, user: str, **options: Any) -> dict[str, Any]:
+        """How the real connector reaches it, with every time-out set."""
+        return {
+            **self._address,
+            "user": user,
+            "password": user.lower(),
+            "login_timeout": 20,
+            "request_timeout": 20,
+            "query_timeout": 60,
+            "connect_timeout": 5,
+            "retry_timeout": 20,
+            "enable_server_session_keep_alive_auto_detection": False,  # unset, it warns
+        } | options
+
+    @contextmanager
+    def connect(self, user: str = "EXECUTOR", **options: Any) -> Iterator[SnowflakeConnection]:
+        """A session of the user, closed in the end."""
+        connection = snowflake.connector.connect(**self.options(user, **options))
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    async def connect_async(self, user: str = "EXECUTOR", **options: Any) -> aio.SnowflakeConnection:
+        """A session of the user, for asyncio; whoever asks closes it."""
+        return await aio.connect(**self.options(user, **options))
+
+    def switch(self, **faults: Any) -> None:
+        """Set these faults, leave the others."""
+        self._control.post("/_double/faults", json=faults).raise_for_status()
+
+    def behave(self) -> None:
+        """No faults any more."""
+        self._control.delete("/_double/faults").raise_for_status()
+
+    def lose_sessions(self, user: str, loss: str) -> None:
+        """Let every session of the user be lost in this way."""
+        self._control.post("/_double/sessions/lose", json={"user": user, "loss": loss}).raise_for_status()
+
+    def issue_oauth_token(self, user: str, token: str) -> None:
+        """Let the token be good for the user."""
+        self._control.post("/_double/oauth-tokens", json={"user": user, "token": token}).raise_for_status()
+
+    def state(self) -> dict[str, Any]:
+        """The truth about it."""
+        found: dict[str, Any] = self._control.get("/_double/state").json()
+        return found
+
+    def administer(self, *statements: str) -> list[str]:
+        """Run the statements as the administrator; what each answered first."""
+        with self.connect("ADMIN", role="ACCOUNTADMIN") as connection, connection.cursor() as cursor:
+            return [str(cursor.execute(statement).fetchall()[0][0]) for statement in statements]
+
+    def is_executing(self, query_id: str) -> bool:
+        """Whether the query really computes."""
+        return query_id in self.state()["executing"]
+
+    def is_idle(self) -> bool:
+        """Whether it has used less than a tenth of a processor for a quarter of a second."""
+        return self.process.cpu_percent(interval=0.25) < 10
+
+
+def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+    """Look until it is so; AssertionError when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come about within {seconds:g} s"
+        time.sleep(0.02)
