@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,9 +76,9 @@ class SnowflakeDouble:
         """Set these faults, leave the others."""
         self._control.post("/_double/faults", json=faults).raise_for_status()
 
-    def behave(self) -> None:
-        """No faults any more."""
-        self._control.delete("/_double/faults").raise_for_status()
+    def calm(self) -> None:
+        """No faults any more, and no query that runs."""
+        self._control.post("/_double/calm").raise_for_status()
 
     def lose_sessions(self, user: str, loss: str) -> None:
         """Let every session of the user be lost in this way."""
@@ -97,6 +98,12 @@ class SnowflakeDouble:
         with self.connect("ADMIN", role="ACCOUNTADMIN") as connection, connection.cursor() as cursor:
             return [str(cursor.execute(statement).fetchall()[0][0]) for statement in statements]
 
+    def asked(self, connection: SnowflakeConnection, path: str, **parameters: Any) -> dict[str, Any]:
+        """What the protocol answers in this session to a GET that the connector offers no method for."""
+        found = self._control.get(path, params=parameters, headers=authorization_of(connection))
+        answer: dict[str, Any] = found.raise_for_status().json()
+        return answer
+
     def is_executing(self, query_id: str) -> bool:
         """Whether the query really computes."""
         return query_id in self.state()["executing"]
@@ -104,6 +111,18 @@ class SnowflakeDouble:
     def is_idle(self) -> bool:
         """Whether it has used less than a tenth of a processor for a quarter of a second."""
         return self.process.cpu_percent(interval=0.25) < 10
+
+
+def token_of(connection: SnowflakeConnection) -> str:
+    """The session's token now, which the connector gives away only by what it calls deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return str(connection.rest.token)
+
+
+def authorization_of(connection: SnowflakeConnection) -> dict[str, str]:
+    """The header that lets a plain HTTP client speak in this session."""
+    return {"Authorization": f'Snowflake Token="{token_of(connection)}"'}
 
 
 def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:

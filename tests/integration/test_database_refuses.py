@@ -142,7 +142,7 @@ def move(job_id: UUID, target: str, **fields: str) -> str:
 
 def change(of_job: UUID, **fields: str) -> str:
     values = ", ".join(f"{name} = {value}" for name, value in fields.items())
-    return f"UPDATE jobs SET {values} WHERE job_id = '{of_job}'"  # noqa: S608 (our own words)
+    return f"UPDATE jobs SET {values} WHERE job_id = '{of_job}'"
 
 
 def birth(data_plane_id: UUID, verb: str = "INSERT", **fields: str) -> str:
@@ -399,7 +399,7 @@ def test_one_job_cannot_take_the_place_of_another(given: Given, shell: Shell, on
 @pytest.mark.parametrize("state", ["pending", "running", "pending_cancellation"])
 def test_a_live_job_cannot_be_deleted(given: Given, shell: Shell, state: str) -> None:
     put = put_job(given, state, committed=False)
-    statement = f"DELETE FROM jobs WHERE job_id = '{put.job_id}'"  # noqa: S608
+    statement = f"DELETE FROM jobs WHERE job_id = '{put.job_id}'"
 
     assert_refused(given, shell, put.job_id, statement, "removed only when it has ended")
 
@@ -407,7 +407,7 @@ def test_a_live_job_cannot_be_deleted(given: Given, shell: Shell, state: str) ->
 def test_a_job_that_ended_may_be_deleted_where_nothing_tells_of_it(given: Given, shell: Shell) -> None:
     put = put_job(given, "failed", committed=False)
 
-    said = shell(f"DELETE FROM jobs WHERE job_id = '{put.job_id}'")  # noqa: S608
+    said = shell(f"DELETE FROM jobs WHERE job_id = '{put.job_id}'")
 
     assert said.accepted, said.text
     assert given.rows_of("jobs", put.job_id) == []
@@ -425,13 +425,13 @@ def told(given: Given) -> Put:
     "fields", ["to_state = 'failed'", "actor = '{}'", "reason = 'none'", "moved_at = '2020-01-01 00:00:00.000'"]
 )
 def test_the_audit_is_not_changed(given: Given, shell: Shell, told: Put, fields: str) -> None:
-    statement = f"UPDATE audit SET {fields} WHERE job_id = '{told.job_id}'"  # noqa: S608
+    statement = f"UPDATE audit SET {fields} WHERE job_id = '{told.job_id}'"
 
     assert_refused(given, shell, told.job_id, statement, APPEND_ONLY)
 
 
 def test_the_audit_is_not_removed(given: Given, shell: Shell, told: Put) -> None:
-    statement = f"DELETE FROM audit WHERE job_id = '{told.job_id}'"  # noqa: S608
+    statement = f"DELETE FROM audit WHERE job_id = '{told.job_id}'"
 
     assert_refused(given, shell, told.job_id, statement, APPEND_ONLY)
 
@@ -466,7 +466,7 @@ def test_the_audit_grows(given: Given, shell: Shell, told: Put) -> None:
     before = len(given.rows_of("audit", told.job_id))
 
     said = shell(
-        "INSERT INTO audit (job_id, move, to_state, actor, moved_at) "  # noqa: S608
+        "INSERT INTO audit (job_id, move, to_state, actor, moved_at) "
         f"VALUES ('{told.job_id}', 'note', 'running', '{{}}', '{MOMENT}')"
     )
 

@@ -71,7 +71,7 @@ def test_upgrading_again_changes_nothing(database_url: str) -> None:
 def test_upgrading_again_keeps_what_was_written(database_url: str, store: Store) -> None:
     with store.engine.begin() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO data_planes (data_plane_id, display_name, platform, tags, permit_seconds, "  # noqa: S608
+            "INSERT INTO data_planes (data_plane_id, display_name, platform, tags, permit_seconds, "
             "listing_lag_seconds, stuck_after_seconds, created_at) "
             f"VALUES ('{uuid4()}', 'kept', 'platform_aws', '[]', 1, 0, 1, '2026-03-01 12:00:00.000')"
         )

@@ -128,7 +128,7 @@ async def test_spark_reads_structs_by_both_of_its_ways(tmp_path: Path) -> None:
 
         await run_to_end(engine, claim)
 
-        assert rows(engine, f'SELECT v, w FROM narrative.outputs."job_{claim.job_id}"') == [("a", "a")]  # noqa: S608
+        assert rows(engine, f'SELECT v, w FROM narrative.outputs."job_{claim.job_id}"') == [("a", "a")]
 
 
 # --- what is refused

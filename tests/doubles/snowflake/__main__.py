@@ -22,6 +22,7 @@ from tests.doubles.snowflake.faults import FaultBoard
 from tests.doubles.snowflake.functions import Functions
 from tests.doubles.snowflake.history import History
 from tests.doubles.snowflake.interpreter import Interpreter
+from tests.doubles.snowflake.losses import CloseableProtocol
 from tests.doubles.snowflake.queries import QueryBook
 from tests.doubles.snowflake.sessions import SessionBook
 from tests.doubles.snowflake.stopping import Stopper
@@ -54,8 +55,15 @@ def open_door(host: str, port: int) -> socket.socket:
 async def serve(options: argparse.Namespace) -> None:
     """Answer until a signal comes; then whatever runs is over with the process."""
     queries = QueryBook()
-    config = uvicorn.Config(application(options, queries), log_config=None, access_log=False, lifespan="off", ws="none")
-    config.timeout_graceful_shutdown = 1
+    config = uvicorn.Config(
+        application(options, queries),
+        http=CloseableProtocol,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     Enforcer(queries)
     with open_door(options.host, options.port) as door:

@@ -10,7 +10,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from tests.doubles.snowflake import wire
 from tests.doubles.snowflake.account import Account
@@ -19,6 +18,7 @@ from tests.doubles.snowflake.executor import Executor
 from tests.doubles.snowflake.faults import FaultBoard, Part
 from tests.doubles.snowflake.history import History
 from tests.doubles.snowflake.login import Credentials, chosen_role, sign_in
+from tests.doubles.snowflake.losses import CutAnswer, LostAnswer
 from tests.doubles.snowflake.queries import Query, QueryBook, Submission
 from tests.doubles.snowflake.sessions import Session, SessionBook
 from tests.doubles.snowflake.stopping import Stopper
@@ -154,17 +154,11 @@ class SnowflakeProtocol:
             if not await self._faults.pass_gate(part):
                 return Response("Service Unavailable", 503)
             response = _json(await _told(answer, request))
-            return LostAnswer() if self._faults.loses_answer(part) else response
+            if self._faults.loses_answer(part):
+                return LostAnswer()
+            return CutAnswer() if self._faults.cuts_answer(part) else response
 
         return Route(path, answered, methods=[method])
-
-
-class LostAnswer(Response):
-    """Promises a body and ends without it, whereupon the server closes the connection."""
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
 async def _told(answer: Answer, request: Request) -> Json:

@@ -1,5 +1,6 @@
 """What is no part of Snowflake's protocol: a test's hand on the account, and its view of the truth."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.routing import Route
 
 from tests.doubles.snowflake.account import Account
 from tests.doubles.snowflake.app import SnowflakeProtocol
+from tests.doubles.snowflake.errors import canceled
 from tests.doubles.snowflake.faults import FaultBoard
 from tests.doubles.snowflake.interpreter import Interpreter
 from tests.doubles.snowflake.queries import QueryBook
@@ -54,6 +56,7 @@ class Control:
         """Every operation, by its path."""
         return [
             Route("/_double/faults", self.faults, methods=["GET", "POST", "DELETE"]),
+            Route("/_double/calm", self.calm, methods=["POST"]),
             Route("/_double/state", self.state, methods=["GET"]),
             Route("/_double/sessions/lose", self.lose_sessions, methods=["POST"]),
             Route("/_double/oauth-tokens", self.issue_token, methods=["POST"]),
@@ -69,6 +72,15 @@ class Control:
             except msgspec.DecodeError as error:
                 return Response(str(error), 400)
         return _json(self._faults.now)
+
+    async def calm(self, _request: Request) -> Response:
+        """No faults any more, and nothing that runs: answered once every query has ended."""
+        self._faults.clear()
+        active = self._queries.active()
+        for query in active:
+            query.stop(canceled())
+        await asyncio.gather(*(asyncio.wrap_future(query.ended) for query in active))
+        return _json({"stopped": len(active)})
 
     async def state(self, _request: Request) -> Response:
         """The truth, whatever the faults make the protocol say."""

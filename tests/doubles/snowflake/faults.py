@@ -51,7 +51,8 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     statuses: dict[str, str] = field(default_factory=dict)  #: what is said of a query, by its id, its tag, or "*"
     unavailable: dict[Part, int] = field(default_factory=dict)  #: the next so many requests get 503
     hanging: frozenset[Part] = frozenset()  #: no answer, and no effect, until it is switched off
-    lost_answers: dict[Part, int] = field(default_factory=dict)  #: effect, then the connection closes without answer
+    lost_answers: dict[Part, int] = field(default_factory=dict)  #: effect, then the connection closes
+    cut_answers: dict[Part, int] = field(default_factory=dict)  #: the same, in the middle of the answer
     late_seconds: float = 0.0  #: a statement is begun so much after it arrived; until then nobody knows of it
     resume_seconds: float = 0.0  #: how long a suspended warehouse takes to start
     sync_seconds: float = 45.0  #: how long a request waits for its result before it is told to poll for it
@@ -82,6 +83,10 @@ class FaultBoard:
     def loses_answer(self, part: Part) -> bool:
         """Whether this answer is lost."""
         return self._count_down("lost_answers", part)
+
+    def cuts_answer(self, part: Part) -> bool:
+        """Whether this answer breaks off."""
+        return self._count_down("cut_answers", part)
 
     def _count_down(self, switch: str, part: Part) -> bool:
         counts: dict[Part, int] = getattr(self.now, switch)

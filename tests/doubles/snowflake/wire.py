@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from tests.doubles.snowflake.account import User
-from tests.doubles.snowflake.errors import SnowflakeError
+from tests.doubles.snowflake.errors import RejectedError, SnowflakeError
 from tests.doubles.snowflake.queries import Column, Query, Table
 from tests.doubles.snowflake.sessions import MASTER_TOKEN_SECONDS, TOKEN_SECONDS, Session
 
@@ -23,8 +23,9 @@ def success(data: Any = None) -> Json:
 
 
 def failure(error: SnowflakeError, query_id: str | None = None) -> Json:
-    """Any bad answer; its HTTP status is 200."""
-    data = {"errorCode": error.code, "sqlState": error.sql_state, "queryId": query_id}
+    """Any bad answer; its HTTP status is 200. Of a session there is no data: the connector takes any for a token."""
+    about = {"errorCode": error.code, "sqlState": error.sql_state, "queryId": query_id}
+    data = None if isinstance(error, RejectedError) else about
     return {"success": False, "code": error.code, "message": error.message, "data": data}
 
 

@@ -1,0 +1,65 @@
+"""One account for all tests of a process, and sessions of its users; each test leaves it calm."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from snowflake.connector import SnowflakeConnection
+
+from tests.integration.snowflake.given import WAREHOUSE, new_user
+from tests.snowflake import SnowflakeDouble
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def account() -> Iterator[SnowflakeDouble]:
+    """One process; whoever changes users or warehouses makes some of its own."""
+    with SnowflakeDouble.started() as double:
+        yield double
+
+
+@pytest.fixture
+def double(account: SnowflakeDouble) -> Iterator[SnowflakeDouble]:
+    yield account
+    account.calm()
+
+
+@pytest.fixture
+def executor(double: SnowflakeDouble) -> Iterator[SnowflakeConnection]:
+    """Runs queries."""
+    with double.connect("EXECUTOR", warehouse=WAREHOUSE) as connection:
+        yield connection
+
+
+@pytest.fixture
+def canceller(double: SnowflakeDouble) -> Iterator[SnowflakeConnection]:
+    """May stop and see everything on the executor's warehouse, and has none in use itself."""
+    with double.connect("CANCELLER") as connection:
+        yield connection
+
+
+@pytest.fixture
+def stranger(double: SnowflakeDouble) -> Iterator[SnowflakeConnection]:
+    """May use the executor's warehouse, and has no privilege on anybody's work."""
+    with double.connect("STRANGER", warehouse=WAREHOUSE) as connection:
+        yield connection
+
+
+@pytest.fixture
+def own_warehouse(double: SnowflakeDouble) -> str:
+    """A warehouse that this test may change."""
+    name = f"WH_{secrets.token_hex(4)}".upper()
+    double.administer(
+        f"CREATE WAREHOUSE {name} MAX_CONCURRENCY_LEVEL = 1", f"GRANT USAGE ON WAREHOUSE {name} TO ROLE PUBLIC"
+    )
+    return name
+
+
+@pytest.fixture
+def own_user(double: SnowflakeDouble) -> str:
+    """A user, with a role of the same name, that this test may change."""
+    return new_user(double)

@@ -1,0 +1,88 @@
+"""What tests of the double say in a word: run this, stop that, what is its status."""
+
+import secrets
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import ProgrammingError
+
+from tests.snowflake import ENDLESS, SnowflakeDouble, until
+
+WAREHOUSE = "COMPUTE_WH"
+CANCELED = 604
+TERMINATED = "query [{}] terminated."
+NOT_EXECUTING = "Identified SQL statement is not currently executing."
+RUNNING = {"RUNNING", "QUEUED", "BLOCKED", "RESUMING_WAREHOUSE", "QUEUED_REPARING_WAREHOUSE", "RESTARTED", "ABORTING"}
+ENDED = {"SUCCESS", "FAILED_WITH_ERROR", "FAILED_WITH_INCIDENT", "ABORTED"}
+UNKNOWN = {"NO_DATA", "DISCONNECTED"}
+
+
+def new_user(double: SnowflakeDouble) -> str:
+    name = f"U_{secrets.token_hex(4)}".upper()
+    double.administer(
+        f"CREATE ROLE {name}",
+        f"CREATE USER {name} PASSWORD = '{name.lower()}' DEFAULT_ROLE = {name}",
+        f"GRANT ROLE {name} TO USER {name}",
+    )
+    return name
+
+
+def rows(connection: SnowflakeConnection, sql: str, *bound: Any) -> list[Any]:
+    with connection.cursor() as cursor:
+        return cursor.execute(sql, bound or None, _force_qmark_paramstyle=bool(bound)).fetchall()
+
+
+def value(connection: SnowflakeConnection, sql: str, *bound: Any) -> Any:
+    return rows(connection, sql, *bound)[0][0]
+
+
+def submit(connection: SnowflakeConnection, sql: str = ENDLESS, **parameters: str) -> str:
+    with connection.cursor() as cursor:
+        query_id = cursor.execute_async(sql, _statement_params=parameters)["queryId"]
+    assert query_id is not None
+    return query_id
+
+
+def submit_executing(double: SnowflakeDouble, connection: SnowflakeConnection, **parameters: str) -> str:
+    query_id = submit(connection, **parameters)
+    until(lambda: double.is_executing(query_id))
+    return query_id
+
+
+def cancel(connection: SnowflakeConnection, *query_ids: str) -> list[str]:
+    calls = ", ".join(f"SYSTEM$CANCEL_QUERY('{query_id}')" for query_id in query_ids)
+    return list(rows(connection, f"SELECT {calls}")[0])
+
+
+def abort(connection: SnowflakeConnection, query_id: str) -> bool:
+    with connection.cursor() as cursor:
+        return cursor.abort_query(query_id)
+
+
+def status(connection: SnowflakeConnection, query_id: str) -> str:
+    return connection.get_query_status(query_id).name
+
+
+def until_status(connection: SnowflakeConnection, query_id: str, wanted: str) -> None:
+    until(lambda: status(connection, query_id) == wanted)
+
+
+def error_of(connection: SnowflakeConnection, query_id: str) -> tuple[int | None, str]:
+    with pytest.raises(ProgrammingError) as raised:
+        connection.get_query_status_throw_if_error(query_id)
+    return raised.value.errno, str(raised.value.raw_msg)
+
+
+def history(connection: SnowflakeConnection, tag: str, arguments: str = "") -> list[Any]:
+    return rows(
+        connection,
+        f"SELECT QUERY_ID, EXECUTION_STATUS FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY({arguments}))"
+        " WHERE QUERY_TAG = ? ORDER BY START_TIME",
+        tag,
+    )
+
+
+def new_tag() -> str:
+    return f"countermand:{uuid4()}:run"
