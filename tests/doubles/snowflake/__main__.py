@@ -31,10 +31,10 @@ from tests.doubles.snowflake.stopping import Stopper
 def application(options: argparse.Namespace, queries: QueryBook) -> Starlette:
     """The account, put together."""
     account = Account.with_countermand(capacity=options.capacity)
-    faults, sessions = FaultBoard(), SessionBook()
+    engine = Engine(threads=options.threads, memory_limit=options.memory_limit)
+    faults, sessions = FaultBoard(), SessionBook(engine.forget)
     stopper = Stopper(account, faults, queries, sessions)
     history = History(account, faults, queries)
-    engine = Engine(threads=options.threads, memory_limit=options.memory_limit)
     administration = Administration(account, stopper)
     interpreter = Interpreter(account, faults, engine, history, Functions(stopper), administration)
     executor = Executor(interpreter)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--capacity", type=int, default=1000, help="queries that COMPUTE_WH runs at a time")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(parser.parse_args(arguments)))
-    os._exit(0)  # queries that still run are in the middle of DuckDB's code, and nobody waits for them
+    os._exit(0)  # queries that still run have threads, and nobody waits for them; the computing process ends by itself
 
 
 if __name__ == "__main__":

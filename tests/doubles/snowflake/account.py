@@ -11,7 +11,6 @@ from tests.doubles.snowflake.warehouses import Warehouse
 
 NAME = "COUNTERMAND"
 WAREHOUSE = "COMPUTE_WH"
-DATABASE = "ANALYTICS"
 EVERYBODY = "PUBLIC"
 ADMINISTRATOR = "ACCOUNTADMIN"
 

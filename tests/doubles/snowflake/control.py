@@ -1,7 +1,6 @@
 """What is no part of Snowflake's protocol: a test's hand on the account, and its view of the truth."""
 
 import asyncio
-import time
 from typing import Any
 
 import msgspec
@@ -91,7 +90,6 @@ class Control:
                     for query in self._queries.active()
                 ],
                 "executing": [query.query_id for query in self._queries.active() if query.executes],
-                "cpu_seconds": time.process_time(),
                 "queries": len(self._queries.everything()),
                 "statements": self._interpreter.statements,
                 "calls": self._interpreter.calls,

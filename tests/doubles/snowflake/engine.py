@@ -1,22 +1,20 @@
-"""DuckDB, as the computing part: each statement on a cursor of its own, in a thread of its own, interruptible."""
+"""The protocol's side of the computing process: gives it statements, and puts what comes back in Snowflake's words."""
 
-import contextlib
-import os
-import sys
+import itertools
+import multiprocessing
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from tests.doubles.snowflake.account import DATABASE
+from tests.doubles.snowflake.computing import Computed, Place, compute, failure, fetch
 from tests.doubles.snowflake.errors import SnowflakeError, does_not_exist, failed, malformed
 from tests.doubles.snowflake.queries import Column, Query, QueryBook, Table
 from tests.doubles.snowflake.sessions import Session
 
-ENFORCE_EVERY_SECONDS = 0.02
+ENFORCE_EVERY_SECONDS = 0.05
 TYPES = {
     "BOOLEAN": "boolean",
     "DATE": "date",
@@ -30,105 +28,121 @@ WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USM
 
 
 class Engine:
-    """One DuckDB instance in memory. What a query may use is bounded by *threads* and *memory_limit*."""
+    """One DuckDB in memory, in a process of its own. What queries may use: *threads* and *memory_limit*."""
 
     def __init__(self, *, threads: int, memory_limit: str) -> None:
-        self._root = duckdb.connect(":memory:", config={"threads": threads, "memory_limit": memory_limit})
-        self._root.execute("SET TimeZone = 'UTC'")
-        self._root.execute(f"ATTACH ':memory:' AS {DATABASE}")
-        self._root.execute(f"CREATE SCHEMA {DATABASE}.PUBLIC")
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        process = spawning.Process(target=compute, args=(theirs, threads, memory_limit), daemon=True)
+        process.start()
+        theirs.close()  # only so does its process notice when this one is gone
+        self._numbers = itertools.count()
+        self._sending = threading.Lock()
+        self._awaited: dict[int, Future[Computed]] = {}
+        threading.Thread(target=self._receive, name="engine", daemon=True).start()
 
-    def execute(self, query: Query, sql: str, prepare: Callable[[DuckDBPyConnection], None]) -> Table:
-        """Run the text for the query, after *prepare* has made what it reads; raises SnowflakeError."""
-        with self._cursor(query.session) as cursor:
-            prepare(cursor)
-            query.begin(cursor)
-            try:
-                return _table(cursor.execute(sql))
-            except duckdb.InterruptException as error:
-                raise query.stopped_with() from error
-            except duckdb.Error as error:
-                raise _translated(error) from error
-            finally:
-                query.leave()
-
-    def evaluate(self, cursor: DuckDBPyConnection, sql: str) -> Any:
-        """The value of one expression; raises SnowflakeError."""
+    def execute(self, query: Query, sql: str) -> Table:
+        """Run the text for the query; raises SnowflakeError."""
+        number = next(self._numbers)
+        query.begin(lambda: self._send(number, "interrupt"))
         try:
-            found = cursor.execute(f"SELECT {sql}").fetchone()
-        except duckdb.Error as error:
-            raise _translated(error) from error
-        return found and found[0]
+            computed = self._ask(number, "execute", _place(query.session), sql)
+        finally:
+            query.leave()
+        if computed.error == "InterruptException":
+            raise query.stopped_with()
+        return _table(computed)
 
     def begin(self, session: Session) -> None:
         """From now on the session's statements are one transaction, and run one after another."""
-        with session.serial:
-            if session.transaction is None:
-                session.transaction = self._opened(session)
-                session.transaction.begin()
+        _table(self._ask(next(self._numbers), "begin", _place(session)))
 
-    def finish(self, session: Session, *, commit: bool) -> None:
-        """End the session's transaction, if it has one; raises SnowflakeError when it cannot be committed."""
-        with session.serial:
-            cursor, session.transaction = session.transaction, None
-            if cursor is None:
-                return
-            try:
-                cursor.commit() if commit else cursor.rollback()
-            except duckdb.Error as error:
-                raise _translated(error) from error
-            finally:
-                cursor.close()
+    def finish(self, session: Session, how: str) -> None:
+        """COMMIT or ROLLBACK; raises SnowflakeError when it cannot be committed."""
+        _table(self._ask(next(self._numbers), "finish", _place(session), how))
 
-    @contextmanager
-    def _cursor(self, session: Session) -> Iterator[DuckDBPyConnection]:
-        if session.transaction is not None:
-            with session.serial:
-                if session.transaction is not None:
-                    yield session.transaction
-                    return
-        cursor = self._opened(session)
+    def forget(self, session: Session) -> None:
+        """The session has ended: its transaction is undone, once no statement runs in it. Returns at once."""
+        self._send(next(self._numbers), "finish", _place(session), "ROLLBACK")
+
+    def _ask(self, number: int, operation: str, *arguments: Any) -> Computed:
+        answer: Future[Computed] = Future()
+        self._awaited[number] = answer
+        self._send(number, operation, *arguments)
+        return answer.result()
+
+    def _send(self, number: int, operation: str, *arguments: Any) -> None:
+        with self._sending:
+            self._pipe.send((number, operation, *arguments))
+
+    def _receive(self) -> None:
+        while True:
+            number: int
+            computed: Computed
+            number, computed = self._pipe.recv()
+            if (answer := self._awaited.pop(number, None)) is not None:
+                answer.set_result(computed)
+
+
+class Given(NamedTuple):
+    """A table that is made for one statement: JSON rows, and the JSON of their columns' types."""
+
+    name: str
+    rows: str
+    columns: str
+
+
+class Services:
+    """What Snowflake answers without a warehouse: constants and history, at once however much is computed elsewhere."""
+
+    def __init__(self) -> None:
+        self._root = duckdb.connect(":memory:", config={"threads": 1})
+        self._root.execute("SET TimeZone = 'UTC'")
+
+    def execute(self, sql: str, tables: list[Given]) -> Table:
+        """Run the text, with the tables made for it; raises SnowflakeError."""
+        with self._root.cursor() as cursor:
+            for table in tables:
+                cursor.execute(
+                    f"CREATE TEMP TABLE {table.name} AS SELECT unnest(from_json(?, ?), recursive := true)",
+                    [table.rows, table.columns],
+                )
+            return self._fetched(cursor, sql)
+
+    def evaluate(self, sql: str) -> Any:
+        """The value of one expression; raises SnowflakeError."""
+        with self._root.cursor() as cursor:
+            return self._fetched(cursor, f"SELECT {sql}").rows[0][0]
+
+    def _fetched(self, cursor: DuckDBPyConnection, sql: str) -> Table:
         try:
-            yield cursor
-        finally:
-            cursor.close()
-
-    def _opened(self, session: Session) -> DuckDBPyConnection:
-        cursor = self._root.cursor()
-        with contextlib.suppress(duckdb.CatalogException):  # a login may name a database that is not there
-            cursor.execute(f'USE "{session.database or DATABASE}"."{session.schema or "PUBLIC"}"')
-        return cursor
+            return _table(fetch(cursor, sql))
+        except duckdb.Error as error:
+            return _table(failure(error))
 
 
 class Enforcer:
-    """Stops what is to stop: repeats each interrupt until the query has ended, and watches the time-outs."""
+    """Lets time-outs and delayed stops come true."""
 
     def __init__(self, book: QueryBook) -> None:
         self._book = book
-        self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._enforce, name="enforcer", daemon=True)
-        self._thread.start()
-
-    def finish(self) -> None:
-        """End the thread."""
-        self._finished.set()
-        self._thread.join()
+        threading.Thread(target=self._enforce, name="enforcer", daemon=True).start()
 
     def _enforce(self) -> None:
-        while not self._finished.wait(ENFORCE_EVERY_SECONDS):
+        pause = threading.Event()
+        while not pause.wait(ENFORCE_EVERY_SECONDS):
             for query in self._book.active():
                 query.enforce()
 
 
-def give_way() -> None:
-    """Let this thread burn only what nobody else needs: the protocol answers while two hundred queries run."""
-    if sys.platform == "linux":  # elsewhere a priority belongs to the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+def _place(session: Session) -> Place:
+    return Place(session.session_id, session.database, session.schema)
 
 
-def _table(cursor: DuckDBPyConnection) -> Table:
-    columns = [_column(name, str(kind)) for name, kind, *_ in cursor.description or ()]
-    return Table(columns, cursor.fetchall())
+def _table(computed: Computed) -> Table:
+    if computed.error is not None:
+        raise _translated(computed.error, computed.detail)
+    return Table([_column(name, kind) for name, kind in computed.columns], computed.rows)
 
 
 def _column(name: str, kind: str) -> Column:
@@ -140,10 +154,11 @@ def _column(name: str, kind: str) -> Column:
     return Column(name, TYPES.get(kind, "text"))
 
 
-def _translated(error: duckdb.Error) -> SnowflakeError:
-    sentence = str(error).splitlines()[0]
-    if isinstance(error, duckdb.CatalogException):
-        return does_not_exist("Object", sentence)
-    if isinstance(error, (duckdb.ParserException, duckdb.BinderException)):
-        return malformed(sentence)
-    return failed(sentence)
+def _translated(error: str, detail: str) -> SnowflakeError:
+    match error:
+        case "CatalogException":
+            return does_not_exist("Object", detail)
+        case "ParserException" | "BinderException":
+            return malformed(detail)
+        case _:
+            return failed(detail)

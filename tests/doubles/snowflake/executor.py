@@ -2,7 +2,6 @@
 
 import threading
 
-from tests.doubles.snowflake.engine import give_way
 from tests.doubles.snowflake.errors import SnowflakeError, incident
 from tests.doubles.snowflake.interpreter import Interpreter
 from tests.doubles.snowflake.queries import Query, Status
@@ -19,7 +18,6 @@ class Executor:
         threading.Thread(target=self._run, args=(query,), name=query.query_id, daemon=True).start()
 
     def _run(self, query: Query) -> None:
-        give_way()
         try:
             query.succeed(self._interpreter.perform(query))
         except SnowflakeError as error:

@@ -5,18 +5,25 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from duckdb import DuckDBPyConnection
 from sqlglot import exp
 
 from tests.doubles.snowflake.account import Account
 from tests.doubles.snowflake.administration import Administration, done, properties
-from tests.doubles.snowflake.engine import Engine
+from tests.doubles.snowflake.engine import Engine, Given, Services
 from tests.doubles.snowflake.errors import SnowflakeError, does_not_exist, no_warehouse
 from tests.doubles.snowflake.faults import FaultBoard, Reading
 from tests.doubles.snowflake.functions import Functions
 from tests.doubles.snowflake.history import COLUMNS, History
 from tests.doubles.snowflake.queries import Column, Query, Table
-from tests.doubles.snowflake.statements import HistoryCall, computes, for_duckdb, history_calls, kind_of, parse
+from tests.doubles.snowflake.statements import (
+    HistoryCall,
+    computes,
+    for_duckdb,
+    history_calls,
+    is_constant,
+    kind_of,
+    parse,
+)
 from tests.doubles.snowflake.warehouses import Warehouse
 
 CHANGES = {
@@ -43,6 +50,7 @@ class Interpreter:
         self._account = account
         self._faults = faults
         self._engine = engine
+        self._services = Services()
         self._history = history
         self._functions = functions
         self._administration = administration
@@ -108,7 +116,7 @@ class Interpreter:
         return done()
 
     def _finish(self, query: Query, how: str) -> Table:
-        self._engine.finish(query.session, commit=how.upper() == "COMMIT")
+        self._engine.finish(query.session, how.upper())
         return done()
 
     # --- the account
@@ -130,7 +138,7 @@ class Interpreter:
         histories = history_calls(tree)
         if not self._needs_warehouse(tree, called, histories):
             return self._run(query, tree, histories)
-        with self._warehouse(query).place(query.check, resume_seconds=self._faults.now.resume_seconds):
+        with self._warehouse(query).place(query, resume_seconds=self._faults.now.resume_seconds):
             return self._run(query, tree, histories)
 
     def _needs_warehouse(self, tree: exp.Expr, called: list[str], histories: list[HistoryCall]) -> bool:
@@ -148,25 +156,21 @@ class Interpreter:
     def _run(self, query: Query, tree: exp.Expr, histories: list[HistoryCall]) -> Table:
         query.check("RUNNING")
         self._functions.evaluate(tree, query)
+        if histories or is_constant(tree):
+            return self._read(query, tree, histories)
+        return _as_snowflake_tells(query.kind, self._engine.execute(query, for_duckdb(tree)))
+
+    def _read(self, query: Query, tree: exp.Expr, histories: list[HistoryCall]) -> Table:
         if histories:
             query.stopping.wait(self._faults.now.listing_seconds)
-        tables = {f"history_of_queries_{number}": call for number, call in enumerate(histories)}
-        for table, call in tables.items():
-            call.read_from(table)
+        tables = [self._history_table(query, f"history_{number}", call) for number, call in enumerate(histories)]
+        return self._services.execute(for_duckdb(tree), tables)
 
-        def prepare(cursor: DuckDBPyConnection) -> None:
-            for table, call in tables.items():
-                self._write_history(cursor, query, table, call)
-
-        return _as_snowflake_tells(query.kind, self._engine.execute(query, for_duckdb(tree), prepare))
-
-    def _write_history(self, cursor: DuckDBPyConnection, query: Query, table: str, call: HistoryCall) -> None:
-        arguments = {name: self._engine.evaluate(cursor, sql) for name, sql in call.arguments.items()}
+    def _history_table(self, query: Query, table: str, call: HistoryCall) -> Given:
+        call.read_from(table)
+        arguments = {name: self._services.evaluate(sql) for name, sql in call.arguments.items()}
         rows = self._history.rows(query.session, call.function, arguments)
-        cursor.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT unnest(from_json(?, ?), recursive := true)",
-            [json.dumps(rows), json.dumps([COLUMNS])],
-        )
+        return Given(table, json.dumps(rows), json.dumps([COLUMNS]))
 
     def _count(self, query: Query, kind: str) -> None:
         query.kind = kind

@@ -1,15 +1,15 @@
 """Queries: what was submitted, by whom, how it stands, and how it is stopped."""
 
+import math
 import secrets
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
-
-from duckdb import DuckDBPyConnection
 
 from tests.doubles.snowflake.errors import SnowflakeError, canceled, timed_out
 from tests.doubles.snowflake.sessions import Session
@@ -73,12 +73,15 @@ class Query:
         self.result: Table | None = None
         self.kind = "UNKNOWN"
         self.stopping = threading.Event()  #: set when it has to end *now*
+        self.nudged = threading.Event()  #: set when what it waits for may have come, or it has to end
         self._status = Status.QUEUED
         self._lock = threading.Lock()
-        self._cursor: DuckDBPyConnection | None = None
+        self._interrupt: Callable[[], None] | None = None  #: there while it really computes
         self._reason: SnowflakeError | None = None  #: what it will end with, once somebody wants to stop it
         self._stop_at: float | None = None
         self._queued_at = time.monotonic()
+        self._queued_until = self._time_out("STATEMENT_QUEUED_TIMEOUT_IN_SECONDS", math.inf)
+        self._until = self._time_out("STATEMENT_TIMEOUT_IN_SECONDS", LONGEST_STATEMENT_SECONDS)
         self._running_at: float | None = None
 
     @property
@@ -94,8 +97,8 @@ class Query:
 
     @property
     def executes(self) -> bool:
-        """Whether it really burns CPU, or waits in SYSTEM$WAIT."""
-        return self._cursor is not None
+        """Whether it really burns CPU."""
+        return self._interrupt is not None
 
     # --- its own thread
 
@@ -105,17 +108,17 @@ class Query:
         if self.stopping.is_set():
             raise self._reason or canceled()
 
-    def begin(self, cursor: DuckDBPyConnection) -> None:
-        """It is about to execute on the cursor. Raises SnowflakeError when it is to stop instead."""
+    def begin(self, interrupt: Callable[[], None]) -> None:
+        """It is about to compute, until it is interrupted. Raises SnowflakeError when it is to stop instead."""
         with self._lock:
             self.check(Status.RUNNING)
-            self._cursor = cursor
+            self._interrupt = interrupt
             self._running_at = time.monotonic()
 
     def leave(self) -> None:
-        """It has let go of the cursor."""
+        """It has stopped computing."""
         with self._lock:
-            self._cursor = None
+            self._interrupt = None
 
     def stopped_with(self) -> SnowflakeError:
         """What it ends with when its execution was interrupted."""
@@ -136,40 +139,37 @@ class Query:
 
     # --- whoever stops it
 
-    def stop(self, reason: SnowflakeError, *, after_seconds: float = 0.0) -> bool:
-        """Stop it; the first reason stands. Returns at once: whether there was anything to stop."""
-        if self.ended.done():
-            return False
+    def stop(self, reason: SnowflakeError, *, after_seconds: float = 0.0) -> None:
+        """Stop it, unless it has ended; the first reason stands. Returns at once."""
         with self._lock:
-            self._reason = self._reason or reason
+            if self.ended.done():
+                return
             at = time.monotonic() + after_seconds
+            self._reason = self._reason or reason
             self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
-        return True
+        self._stop_if_due()
 
     def enforce(self) -> None:
-        """Do what is due: stop it at its time-outs, and interrupt it; before execution has begun this is lost."""
-        self._stop_at_time_outs()
+        """Do what is due by now: a delayed stop, and its time-outs."""
+        now = time.monotonic()
+        if self._running_at is None and now >= self._queued_until:
+            self.stop(timed_out("queued", self._queued_until - self._queued_at))
+        if now >= self._until:
+            self.stop(timed_out("statement or warehouse", self._until - self._queued_at))
+        self._stop_if_due()
+
+    def _stop_if_due(self) -> None:
         with self._lock:
-            if self._stop_at is None or time.monotonic() < self._stop_at:
+            if self._stop_at is None or time.monotonic() < self._stop_at or self.stopping.is_set():
                 return
             self.stopping.set()
-            if self._cursor is not None:
-                self._cursor.interrupt()
+            self.nudged.set()
+            if self._interrupt is not None:
+                self._interrupt()
 
-    def _stop_at_time_outs(self) -> None:
-        if self._running_at is None:
-            self._stop_after("queued", "STATEMENT_QUEUED_TIMEOUT_IN_SECONDS", self._queued_at, 0.0)
-        self._stop_after(
-            "statement or warehouse",
-            "STATEMENT_TIMEOUT_IN_SECONDS",
-            self._queued_at,  # Snowflake: the time-out covers compiling and queueing too
-            LONGEST_STATEMENT_SECONDS,
-        )
-
-    def _stop_after(self, what: str, parameter: str, since: float, default: float) -> None:
-        seconds = float(self.parameters.get(parameter) or default) or default
-        if seconds and time.monotonic() - since >= seconds:
-            self.stop(timed_out(what, seconds))
+    def _time_out(self, parameter: str, default: float) -> float:
+        """When it passes; Snowflake counts both from the submission, and takes 0 for the longest."""
+        return self._queued_at + (float(self.parameters.get(parameter) or 0) or default)
 
 
 def new_query_id() -> str:

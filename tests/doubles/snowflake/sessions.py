@@ -2,12 +2,9 @@
 
 import itertools
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-
-from duckdb import DuckDBPyConnection
 
 from tests.doubles.snowflake.errors import RejectedError
 
@@ -35,8 +32,6 @@ class Session:
         self.database: str | None = None
         self.schema: str | None = None
         self.parameters = dict(parameters)
-        self.transaction: DuckDBPyConnection | None = None
-        self.serial = threading.Lock()  #: held by the statement that has the open transaction
         self.token = ""
         self.master_token = secrets.token_hex(32)
         self.token_until = 0.0
@@ -53,7 +48,8 @@ class Session:
 class SessionBook:
     """Every session that has not ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, forget: Callable[[Session], None]) -> None:
+        self._forget = forget
         self._by_id: dict[int, Session] = {}
         self._numbers = itertools.count(1_000_000_000_001)  # larger than 32 bits, as Snowflake's are
         self._gone: set[str] = set()  #: tokens of sessions that were
@@ -87,16 +83,10 @@ class SessionBook:
         return session
 
     def end(self, session: Session) -> None:
-        """Whoever comes with one of its tokens is told that it is gone; an open transaction is undone."""
+        """Whoever comes with one of its tokens is told that it is gone; *forget* is told of it."""
         self._gone |= {session.token, session.master_token}
         self._by_id.pop(session.session_id, None)
-        if session.serial.acquire(blocking=False):  # else a statement still runs in it, and never commits
-            try:
-                if session.transaction is not None:
-                    session.transaction.close()
-                    session.transaction = None
-            finally:
-                session.serial.release()
+        self._forget(session)
 
     def lose(self, user: str, loss: Loss) -> int:
         """Spoil every session of the user; answers how many. What runs in them runs on."""

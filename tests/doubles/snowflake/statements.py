@@ -54,10 +54,15 @@ def history_calls(tree: exp.Expr) -> list[HistoryCall]:
     return found
 
 
+def is_constant(tree: exp.Expr) -> bool:
+    """Whether it is a SELECT that reads nothing."""
+    return isinstance(tree, exp.Select) and tree.find(exp.From) is None
+
+
 def computes(tree: exp.Expr) -> bool:
     """Whether it needs a warehouse: all but a SELECT of constants, and statements that only define."""
-    if isinstance(tree, exp.Select):
-        return tree.args.get("from_") is not None or tree.args.get("from") is not None
+    if is_constant(tree):
+        return False
     return not isinstance(tree, (exp.Drop, exp.Use)) and not (isinstance(tree, exp.Create) and tree.expression is None)
 
 

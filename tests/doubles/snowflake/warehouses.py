@@ -1,15 +1,26 @@
 """Warehouses: room for so many queries at a time, suspended until something computes."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from tests.doubles.snowflake.errors import no_warehouse
+from tests.doubles.snowflake.errors import SnowflakeError, no_warehouse
+
+
+class Waiting(Protocol):
+    """What a warehouse knows of a query."""
+
+    stopping: threading.Event
+    nudged: threading.Event
+
+    def check(self, status: str) -> None:
+        """Wait on with this status. Raises SnowflakeError when it is to stop instead."""
 
 
 class Warehouse:
-    """Queries enter from their own threads, in no particular order."""
+    """Queries enter from their own threads, first come, first served."""
 
     def __init__(self, name: str, *, capacity: int) -> None:
         self.name = name
@@ -18,7 +29,8 @@ class Warehouse:
         self.resumes = 0  #: how often it was started: every start costs credits
         self._started = False
         self._running = 0
-        self._changed = threading.Condition()
+        self._queue: deque[Waiting] = deque()
+        self._lock = threading.Lock()
 
     @property
     def state(self) -> str:
@@ -26,10 +38,10 @@ class Warehouse:
         return "STARTED" if self._started else "SUSPENDED"
 
     @contextmanager
-    def place(self, check: Callable[[str], None], *, resume_seconds: float) -> Iterator[None]:
-        """A place for one query; *check* is called with its status every now and then, and raises to give up."""
-        self._resume(check, resume_seconds)
-        self._enter(check)
+    def place(self, query: Waiting, *, resume_seconds: float) -> Iterator[None]:
+        """A place for one query, which is told its status while it waits, and raises to give up."""
+        self._resume(query, resume_seconds)
+        self._enter(query)
         try:
             yield
         finally:
@@ -47,30 +59,50 @@ class Warehouse:
 
     def resize(self, capacity: int) -> None:
         """Have room for so many queries from now on."""
-        with self._changed:
+        with self._lock:
             self.capacity = capacity
-            self._changed.notify_all()
+            self._call_next()
 
-    def _resume(self, check: Callable[[str], None], seconds: float) -> None:
+    def _resume(self, query: Waiting, seconds: float) -> None:
         if self._started:
             return
         if not self.auto_resume:
             raise no_warehouse()
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            check("RESUMING_WAREHOUSE")
-            time.sleep(0.01)
-        with self._changed:
+        query.check("RESUMING_WAREHOUSE")
+        query.stopping.wait(seconds)
+        query.check("RESUMING_WAREHOUSE")
+        with self._lock:
             self.resume()
 
-    def _enter(self, check: Callable[[str], None]) -> None:
-        with self._changed:
-            while self._running >= self.capacity:
-                check("QUEUED")
-                self._changed.wait(0.05)
+    def _enter(self, query: Waiting) -> None:
+        with self._lock:
+            self._queue.append(query)
+            self._call_next()
+        try:
+            while not self._admit(query):
+                query.check("QUEUED")
+                query.nudged.wait()
+                query.nudged.clear()
+        except SnowflakeError:
+            with self._lock:
+                self._queue.remove(query)
+                self._call_next()
+            raise
+
+    def _admit(self, query: Waiting) -> bool:
+        with self._lock:
+            if self._queue[0] is not query or self._running >= self.capacity:
+                return False
+            self._queue.popleft()
             self._running += 1
+            self._call_next()
+            return True
 
     def _leave(self) -> None:
-        with self._changed:
+        with self._lock:
             self._running -= 1
-            self._changed.notify()
+            self._call_next()
+
+    def _call_next(self) -> None:
+        if self._queue and self._running < self.capacity:
+            self._queue[0].nudged.set()
