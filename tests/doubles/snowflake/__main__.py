@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -22,9 +23,10 @@ from tests.doubles.snowflake.faults import FaultBoard
 from tests.doubles.snowflake.functions import Functions
 from tests.doubles.snowflake.history import History
 from tests.doubles.snowflake.interpreter import Interpreter
+from tests.doubles.snowflake.locks import Locks
 from tests.doubles.snowflake.losses import CloseableProtocol
 from tests.doubles.snowflake.queries import QueryBook
-from tests.doubles.snowflake.sessions import SessionBook
+from tests.doubles.snowflake.sessions import Session, SessionBook
 from tests.doubles.snowflake.stopping import Stopper
 
 
@@ -32,11 +34,17 @@ def application(options: argparse.Namespace, queries: QueryBook) -> Starlette:
     """The account, put together."""
     account = Account.with_countermand(capacity=options.capacity)
     engine = Engine(threads=options.threads, memory_limit=options.memory_limit)
-    faults, sessions = FaultBoard(), SessionBook(engine.forget)
+    faults, locks = FaultBoard(), Locks()
+
+    def forget(session: Session) -> None:
+        engine.forget(session)
+        locks.release(session)
+
+    sessions = SessionBook(forget)
     stopper = Stopper(account, faults, queries, sessions)
     history = History(account, faults, queries)
     administration = Administration(account, stopper)
-    interpreter = Interpreter(account, faults, engine, history, Functions(stopper), administration)
+    interpreter = Interpreter(account, faults, engine, history, Functions(stopper), administration, locks)
     executor = Executor(interpreter)
     protocol = SnowflakeProtocol(account, faults, sessions, queries, history, stopper, executor)
     control = Control(account, faults, sessions, queries, interpreter, protocol)
@@ -75,6 +83,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of every word that DuckDB has no use for
     parser = argparse.ArgumentParser(prog="python -m tests.doubles.snowflake", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes any free one")

@@ -146,7 +146,6 @@ def _table(computed: Computed) -> Table:
 
 
 def _column(name: str, kind: str) -> Column:
-    name = name.upper()  # as Snowflake does with what is not quoted
     if kind in WHOLE:
         return Column(name, "fixed", 0)
     if kind.startswith("DECIMAL"):

@@ -77,6 +77,6 @@ def _constant(call: exp.Func) -> str:
 def _keep_names(tree: exp.Expr) -> None:
     """A column without an alias is named after its text, which is about to be replaced."""
     if isinstance(tree, exp.Select):
-        for column in tree.expressions:
-            if column.find(exp.Func) and not isinstance(column, exp.Alias):
+        for column in list(tree.expressions):
+            if not isinstance(column, (exp.Alias, exp.Column, exp.Star)):
                 column.replace(exp.alias_(column.copy(), column.sql("snowflake").upper(), quoted=True))

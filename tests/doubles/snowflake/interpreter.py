@@ -14,15 +14,19 @@ from tests.doubles.snowflake.errors import SnowflakeError, does_not_exist, no_wa
 from tests.doubles.snowflake.faults import FaultBoard, Reading
 from tests.doubles.snowflake.functions import Functions
 from tests.doubles.snowflake.history import COLUMNS, History
+from tests.doubles.snowflake.locks import Locks
 from tests.doubles.snowflake.queries import Column, Query, Table
 from tests.doubles.snowflake.statements import (
     HistoryCall,
+    changed_tables,
     computes,
     for_duckdb,
     history_calls,
     is_constant,
     kind_of,
     parse,
+    quoted_names,
+    read_information_schema,
 )
 from tests.doubles.snowflake.warehouses import Warehouse
 
@@ -30,6 +34,7 @@ CHANGES = {
     "INSERT": "number of rows inserted",
     "UPDATE": "number of rows updated",
     "DELETE": "number of rows deleted",
+    "MERGE": "number of rows updated",  # and inserted: DuckDB counts them together
 }
 
 
@@ -44,6 +49,7 @@ class Interpreter:
         history: History,
         functions: Functions,
         administration: Administration,
+        locks: Locks,
     ) -> None:
         self.statements: Counter[str] = Counter()  #: by QUERY_TYPE, or by the system function that is called
         self.calls: Counter[str] = Counter()  #: of system functions
@@ -51,6 +57,7 @@ class Interpreter:
         self._faults = faults
         self._engine = engine
         self._services = Services()
+        self._locks = locks
         self._history = history
         self._functions = functions
         self._administration = administration
@@ -113,10 +120,15 @@ class Interpreter:
 
     def _begin(self, query: Query) -> Table:
         self._engine.begin(query.session)
+        query.session.in_transaction = True
         return done()
 
     def _finish(self, query: Query, how: str) -> Table:
-        self._engine.finish(query.session, how.upper())
+        try:
+            self._engine.finish(query.session, how.upper())
+        finally:
+            query.session.in_transaction = False
+            self._locks.release(query.session)
         return done()
 
     # --- the account
@@ -155,10 +167,21 @@ class Interpreter:
 
     def _run(self, query: Query, tree: exp.Expr, histories: list[HistoryCall]) -> Table:
         query.check("RUNNING")
+        quoted = quoted_names(tree)
         self._functions.evaluate(tree, query)
         if histories or is_constant(tree):
-            return self._read(query, tree, histories)
-        return _as_snowflake_tells(query.kind, self._engine.execute(query, for_duckdb(tree)))
+            return _named(self._read(query, tree, histories), quoted)
+        read_information_schema(tree, query.session)
+        return _named(_as_snowflake_tells(tree, self._change(query, tree)), quoted)
+
+    def _change(self, query: Query, tree: exp.Expr) -> Table:
+        owner = query.session if query.session.in_transaction else query
+        self._locks.acquire(query, owner, changed_tables(tree, query.session))
+        try:
+            return self._engine.execute(query, for_duckdb(tree))
+        finally:
+            if owner is query:
+                self._locks.release(query)
 
     def _read(self, query: Query, tree: exp.Expr, histories: list[HistoryCall]) -> Table:
         if histories:
@@ -177,10 +200,18 @@ class Interpreter:
         self.statements[kind] += 1
 
 
-def _as_snowflake_tells(kind: str, result: Table) -> Table:
+def _as_snowflake_tells(tree: exp.Expr, result: Table) -> Table:
     """DuckDB counts what it changed; Snowflake names the count, and answers a sentence for what it defined."""
-    if kind in CHANGES:
-        return Table([Column(CHANGES[kind], "fixed", 0)], result.rows)
-    if kind.startswith("CREATE_") or kind == "DROP":
+    if (change := CHANGES.get(kind_of(tree))) is not None:
+        return Table([Column(change, "fixed", 0)], result.rows)
+    if isinstance(tree, (exp.Create, exp.Drop, exp.Alter, exp.Comment)):
         return done()
     return result
+
+
+def _named(result: Table, quoted: set[str]) -> Table:
+    """Names are in capitals, but for those that were quoted."""
+    columns = [
+        column if column.name in quoted else column._replace(name=column.name.upper()) for column in result.columns
+    ]
+    return Table(columns, result.rows)

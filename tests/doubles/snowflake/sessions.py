@@ -32,6 +32,7 @@ class Session:
         self.database: str | None = None
         self.schema: str | None = None
         self.parameters = dict(parameters)
+        self.in_transaction = False
         self.token = ""
         self.master_token = secrets.token_hex(32)
         self.token_until = 0.0

@@ -6,9 +6,11 @@ from typing import Any
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 from tests.doubles.snowflake import history
-from tests.doubles.snowflake.errors import malformed
+from tests.doubles.snowflake.errors import SnowflakeError, malformed
+from tests.doubles.snowflake.sessions import Session
 
 CALL = re.compile(r"^\s*CALL\s+(?=SYSTEM\$)", re.IGNORECASE)
 
@@ -35,10 +37,7 @@ class HistoryCall:
 
 def parse(sql: str, bindings: dict[str, Any]) -> exp.Expr:
     """The one statement, with its ``?`` filled in. Raises SnowflakeError when it cannot be read."""
-    try:
-        tree = sqlglot.parse_one(CALL.sub("SELECT ", sql), read="snowflake", error_level=ErrorLevel.IMMEDIATE)
-    except SqlglotError as error:
-        raise malformed(str(error).splitlines()[0]) from error
+    tree = normalize_identifiers(_parse_one(CALL.sub("SELECT ", sql)), dialect="snowflake")
     for number, placeholder in enumerate(list(tree.find_all(exp.Placeholder, bfs=False)), start=1):
         placeholder.replace(_literal(bindings.get(str(number))))
     return tree
@@ -66,6 +65,31 @@ def computes(tree: exp.Expr) -> bool:
     return not isinstance(tree, (exp.Drop, exp.Use)) and not (isinstance(tree, exp.Create) and tree.expression is None)
 
 
+def quoted_names(tree: exp.Expr) -> set[str]:
+    """The names that keep their small letters."""
+    return {name.name for name in tree.find_all(exp.Identifier) if name.args.get("quoted")}
+
+
+def changed_tables(tree: exp.Expr, session: Session) -> list[str]:
+    """What the statement locks: the table that it changes or defines. An INSERT locks nothing."""
+    if not isinstance(tree, (exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter)):
+        return []
+    table = tree.this.find(exp.Table) if isinstance(tree.this, exp.Expr) else None
+    if table is None:
+        return []
+    return [f"{table.catalog or session.database}.{table.db or session.schema}.{table.name}"]
+
+
+def read_information_schema(tree: exp.Expr, session: Session) -> None:
+    """Let ``INFORMATION_SCHEMA`` be that of one database; DuckDB's shows all of them."""
+    for table in list(tree.find_all(exp.Table)):
+        if table.db == "INFORMATION_SCHEMA":
+            database = table.catalog or session.database
+            view = exp.table_(table.name.lower(), db="information_schema")
+            wanted = exp.column("table_catalog").eq(exp.Literal.string(database))
+            table.replace(exp.select("*").from_(view).where(wanted).subquery(table.alias_or_name))
+
+
 def kind_of(tree: exp.Expr) -> str:
     """Snowflake's QUERY_TYPE."""
     match tree:
@@ -81,6 +105,18 @@ def kind_of(tree: exp.Expr) -> str:
 def for_duckdb(tree: exp.Expr) -> str:
     """The text that DuckDB runs."""
     return tree.sql(dialect="duckdb", comments=False)
+
+
+def _parse_one(sql: str) -> exp.Expr:
+    try:
+        found = [tree for tree in sqlglot.parse(sql, read="snowflake", error_level=ErrorLevel.IMMEDIATE) if tree]
+    except SqlglotError as error:
+        raise malformed(str(error).splitlines()[0]) from error
+    if len(found) != 1:
+        raise SnowflakeError(
+            "000008", f"Actual statement count {len(found)} did not match the desired statement count 1.", "0A000"
+        )
+    return found[0]
 
 
 def _literal(binding: Any) -> exp.Expr:
