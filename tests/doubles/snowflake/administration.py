@@ -40,8 +40,8 @@ class Administration:
         rules: list[Rule] = [
             (rf"GRANT ROLE {ONE} TO (ROLE|USER) {ONE}", self._grant_role),
             (rf"REVOKE ROLE {ONE} FROM (ROLE|USER) {ONE}", self._revoke_role),
-            (rf"GRANT ([\w ,]+) ON (\w+) {ONE} TO ROLE {ONE}.*", self._grant),
-            (rf"REVOKE ([\w ,]+) ON (\w+) {ONE} FROM ROLE {ONE}", self._revoke),
+            (rf"GRANT ([\w ,]+) ON (\w+) ?(.*?) TO (?:ROLE )?{ONE}(?: WITH GRANT OPTION)?", self._grant),
+            (rf"REVOKE ([\w ,]+) ON (\w+) ?(.*?) FROM (?:ROLE )?{ONE}", self._revoke),
             (rf"CREATE (?:OR REPLACE )?ROLE (?:IF NOT EXISTS )?{ONE}.*", self._create_role),
             (rf"CREATE (?:OR REPLACE )?USER (?:IF NOT EXISTS )?{ONE}(.*)", self._create_user),
             (rf"ALTER USER {ONE} SET (.*)", self._change_user),
@@ -67,12 +67,12 @@ class Administration:
             raise insufficient_privileges("account")
 
     def _grant(self, privileges: str, kind: str, name: str, role: str) -> None:
-        for privilege in privileges.upper().split(","):
-            self._account.grant(privilege.strip(), kind.upper(), name.upper(), role.upper())
+        for privilege in _each(privileges):
+            self._account.grant(privilege, kind.upper(), name.upper().strip('"'), role.upper())
 
     def _revoke(self, privileges: str, kind: str, name: str, role: str) -> None:
-        for privilege in privileges.upper().split(","):
-            self._account.revoke(privilege.strip(), kind.upper(), name.upper(), role.upper())
+        for privilege in _each(privileges):
+            self._account.revoke(privilege, kind.upper(), name.upper().strip('"'), role.upper())
 
     def _grant_role(self, role: str, kind: str, name: str) -> None:
         self._holders(kind, name).add(role.upper())
@@ -132,6 +132,12 @@ class Administration:
             case _:
                 _configure(warehouse, what)
         return done()
+
+
+def _each(privileges: str) -> list[str]:
+    """ALL is every privilege on a warehouse but OWNERSHIP; other objects' privileges decide nothing here."""
+    named = [privilege.strip() for privilege in privileges.upper().split(",")]
+    return ["USAGE", "OPERATE", "MONITOR", "MODIFY"] if named[0] in ("ALL", "ALL PRIVILEGES") else named
 
 
 def _configure(warehouse: Warehouse, given: str) -> None:

@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from tests.doubles.snowflake.sessions import DATABASE, SCHEMA
+
 INTERRUPT_EVERY_SECONDS = 0.02
-DATABASE = "ANALYTICS"
 
 
 class Place(NamedTuple):
     """Where a statement runs: in its session, with what its names refer to."""
 
     session_id: int
-    database: str | None
-    schema: str | None
+    database: str
+    schema: str
 
 
 class Computed(NamedTuple):
@@ -58,7 +59,7 @@ class Computer:
         self._root = duckdb.connect(":memory:", config={"threads": threads, "memory_limit": memory_limit})
         self._root.execute("SET TimeZone = 'UTC'")
         self._root.execute(f"ATTACH ':memory:' AS {DATABASE}")
-        self._root.execute(f"CREATE SCHEMA {DATABASE}.PUBLIC")
+        self._root.execute(f"CREATE SCHEMA {DATABASE}.{SCHEMA}")
         self._transactions: dict[int, _Transaction] = {}
         self._running: dict[int, _Execution] = {}
         self._known: set[int] = set()  #: arrived, and not yet answered
@@ -131,7 +132,7 @@ class Computer:
 
     def _opened(self, place: Place) -> DuckDBPyConnection:
         cursor = self._root.cursor()
-        cursor.execute(f'USE "{place.database or DATABASE}"."{place.schema or "PUBLIC"}"')
+        cursor.execute(f'USE "{place.database}"."{place.schema}"')
         return cursor
 
     def _interrupt(self) -> None:

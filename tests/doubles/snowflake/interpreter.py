@@ -109,13 +109,17 @@ class Interpreter:
                     raise does_not_exist("Warehouse", name)
                 session.warehouse = name
             case "DATABASE":
-                session.database, session.schema = name, "PUBLIC"
+                return self._use_both(query, name, "PUBLIC")
             case _:
-                session.schema = name
+                return self._use_both(query, session.database, name)
         return done()
 
     def _use_both(self, query: Query, database: str, schema: str) -> Table:
-        query.session.database, query.session.schema = database.upper(), schema.upper()
+        database, schema = database.upper(), schema.upper()
+        known = self._engine.execute(query, "SELECT upper(database_name), upper(schema_name) FROM duckdb_schemas()")
+        if (database, schema) not in known.rows:
+            raise does_not_exist("Schema", f"{database}.{schema}")
+        query.session.database, query.session.schema = database, schema
         return done()
 
     def _begin(self, query: Query) -> Table:
@@ -211,7 +215,5 @@ def _as_snowflake_tells(tree: exp.Expr, result: Table) -> Table:
 
 def _named(result: Table, quoted: set[str]) -> Table:
     """Names are in capitals, but for those that were quoted."""
-    columns = [
-        column if column.name in quoted else column._replace(name=column.name.upper()) for column in result.columns
-    ]
-    return Table(columns, result.rows)
+    names = [column.name if column.name in quoted else column.name.upper() for column in result.columns]
+    return Table([column._replace(name=name) for column, name in zip(result.columns, names, strict=True)], result.rows)

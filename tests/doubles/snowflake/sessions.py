@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from tests.doubles.snowflake.errors import RejectedError
 
+DATABASE = "ANALYTICS"  #: where every session begins unless it says where
+SCHEMA = "PUBLIC"
 TOKEN_SECONDS = 3600
 MASTER_TOKEN_SECONDS = 4 * 3600
 
@@ -29,8 +31,8 @@ class Session:
         self.user = user
         self.role = role
         self.warehouse: str | None = None
-        self.database: str | None = None
-        self.schema: str | None = None
+        self.database = DATABASE
+        self.schema = SCHEMA
         self.parameters = dict(parameters)
         self.in_transaction = False
         self.token = ""

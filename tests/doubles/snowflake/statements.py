@@ -103,7 +103,12 @@ def kind_of(tree: exp.Expr) -> str:
 
 
 def for_duckdb(tree: exp.Expr) -> str:
-    """The text that DuckDB runs."""
+    """The text that DuckDB runs; a database is one more in memory."""
+    if isinstance(tree, exp.Create) and tree.kind == "DATABASE":
+        name = tree.this.name
+        return f"ATTACH IF NOT EXISTS ':memory:' AS {name}; CREATE SCHEMA IF NOT EXISTS {name}.PUBLIC"
+    if isinstance(tree, exp.Drop) and tree.args.get("kind") == "DATABASE":
+        return f"DETACH {tree.find(exp.Identifier)}"
     return tree.sql(dialect="duckdb", comments=False)
 
 

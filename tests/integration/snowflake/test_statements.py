@@ -73,6 +73,81 @@ def test_a_transaction_is_seen_by_others_once_it_is_committed(
     assert (before, value(stranger, f"SELECT COUNT(*) FROM {table}")) == (0, seen)
 
 
+def submit_blocked(connection: SnowflakeConnection, holder: SnowflakeConnection) -> tuple[str, str]:
+    """A table that the holder's open transaction has changed, and an update of it that waits."""
+    table = f"T_{secrets.token_hex(4)}"
+    rows(holder, f"CREATE TABLE {table} AS SELECT 1 AS N")
+    rows(holder, "BEGIN")
+    rows(holder, f"UPDATE {table} SET N = N + 1")
+    query_id = submit(connection, f"UPDATE {table} SET N = N * 10")
+    until_status(connection, query_id, "BLOCKED")
+    return table, query_id
+
+
+def test_whoever_changes_a_locked_table_is_blocked_until_it_is_free(
+    executor: SnowflakeConnection, stranger: SnowflakeConnection
+) -> None:
+    table, query_id = submit_blocked(stranger, executor)
+
+    rows(executor, "COMMIT")
+
+    until_status(stranger, query_id, "SUCCESS")
+    assert value(executor, f"SELECT N FROM {table}") == 20
+
+
+def test_a_blocked_query_is_cancelled_without_having_changed_anything(
+    executor: SnowflakeConnection, stranger: SnowflakeConnection
+) -> None:
+    table, query_id = submit_blocked(stranger, executor)
+
+    cancel(stranger, query_id)
+
+    until_status(stranger, query_id, "FAILED_WITH_ERROR")
+    rows(executor, "COMMIT")
+    assert value(executor, f"SELECT N FROM {table}") == 2
+
+
+def test_a_view_is_published_over_a_jobs_own_table_in_another_schema(executor: SnowflakeConnection) -> None:
+    schema = f"JOBS_{secrets.token_hex(4)}".upper()
+    rows(executor, f"CREATE SCHEMA ANALYTICS.{schema}")
+    rows(executor, f"CREATE TRANSIENT TABLE ANALYTICS.{schema}.JOB AS SELECT 7 AS N")
+
+    rows(executor, f"CREATE OR REPLACE VIEW ANALYTICS.PUBLIC.{schema} AS SELECT * FROM ANALYTICS.{schema}.JOB")
+
+    assert value(executor, f"SELECT N FROM {schema}") == 7
+    tables = f"SELECT TABLE_NAME FROM ANALYTICS.INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = '{schema}'"
+    assert rows(executor, tables) == [("JOB",)]
+
+
+def test_a_database_is_made_used_and_dropped(executor: SnowflakeConnection) -> None:
+    name = f"DB_{secrets.token_hex(4)}".upper()
+    rows(executor, f"CREATE DATABASE {name}")
+
+    rows(executor, f"USE DATABASE {name}")
+
+    assert rows(executor, "SELECT CURRENT_DATABASE(), CURRENT_SCHEMA()") == [(name, "PUBLIC")]
+    rows(executor, "USE SCHEMA ANALYTICS.PUBLIC")
+    rows(executor, f"DROP DATABASE {name}")
+    with pytest.raises(ProgrammingError, match="does not exist or not authorized"):
+        rows(executor, f"USE DATABASE {name}")
+
+
+def test_columns_are_named_in_capitals_unless_they_are_quoted(executor: SnowflakeConnection) -> None:
+    with executor.cursor() as cursor:
+        cursor.execute('SELECT 1 AS small, 2 AS "Quoted", COUNT(*) FROM TABLE(GENERATOR(ROWCOUNT => 1))')
+        assert [column.name for column in cursor.description or ()] == ["SMALL", "Quoted", "COUNT(*)"]
+
+
+def test_a_second_statement_in_one_text_is_refused_and_the_first_does_not_run(executor: SnowflakeConnection) -> None:
+    table = f"T_{secrets.token_hex(4)}"
+
+    with pytest.raises(ProgrammingError, match="statement count 2"):
+        rows(executor, f"CREATE TABLE {table} (N NUMBER); SELECT 1")
+
+    with pytest.raises(ProgrammingError, match="does not exist"):
+        rows(executor, f"SELECT * FROM {table}")
+
+
 @pytest.mark.parametrize(("sql", "errno"), [("SELEC 1", 1003), ("SELECT * FROM NOWHERE", 2003), ("USE ROLE X", 3013)])
 def test_a_statement_that_cannot_be_performed_is_told_by_its_own_number(
     executor: SnowflakeConnection, sql: str, errno: int
