@@ -5,6 +5,7 @@ import gzip
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from starlette.requests import Request
@@ -190,7 +191,7 @@ def _token(request: Request) -> str:
 
 def _submission(request: Request, body: Json) -> Submission:
     parameters = _texts(body.get("parameters") or {})
-    request_id = request.query_params.get("requestId", "")
+    request_id = request.query_params.get("requestId") or str(uuid4())
     return Submission(request_id, body.get("sqlText", ""), parameters, body.get("bindings") or {})
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 import threading
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -76,10 +77,13 @@ class Engine:
             self._pipe.send((number, operation, *arguments))
 
     def _receive(self) -> None:
+        number: int
+        computed: Computed
         while True:
-            number: int
-            computed: Computed
-            number, computed = self._pipe.recv()
+            try:
+                number, computed = self._pipe.recv()
+            except (EOFError, OSError):
+                os._exit(1)  # nothing will ever be computed again; a test had better see that than wait
             if (answer := self._awaited.pop(number, None)) is not None:
                 answer.set_result(computed)
 

@@ -44,7 +44,7 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     stop_seconds: dict[Way, float] = field(default_factory=dict)  #: a query stopped so burns on so long, ABORTING
     denied: frozenset[str] = frozenset()  #: users who may stop nobody else's query, whatever their roles say
     blind: frozenset[str] = frozenset()  #: users who are shown nobody else's query, whatever their roles say
-    hidden: frozenset[str] = frozenset()  #: ids or tags of queries that no listing and no history shows
+    hidden: frozenset[str] = frozenset()  #: ids or tags of queries that no listing and no history shows; statuses do
     listing_limit: int | None = None  #: the most that a listing or history shows, without a word about the rest
     listing_seconds: float = 0.0  #: how long a listing or history takes
     history_lag_seconds: float = 0.0  #: starts and ends enter the history so much later

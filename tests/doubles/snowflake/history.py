@@ -64,7 +64,7 @@ class History:
 
     def listing(self, session: Session, subset: str, most: int, since: int) -> list[Json]:
         """``/monitoring/queries?subset=…&max=…&start=…``: active queries of this status, newest first."""
-        visible = [query for query in reversed(self._queries.active()) if self._sees(session, query)]
+        visible = [query for query in reversed(self._queries.active()) if self._shows(session, query)]
         entries = [self._entry(query) for query in visible]
         wanted = [entry for entry in entries if entry["status"] == subset and entry["startTime"] >= since]
         return wanted[: self._limited(most)]
@@ -75,13 +75,17 @@ class History:
         With END_TIME_RANGE_END there are no running queries.
         """
         limit = self._limited(_limit(arguments))
-        seen = [query for query in self._queries.everything() if self._sees(session, query) and self._entered(query)]
+        seen = [query for query in self._queries.everything() if self._shows(session, query) and self._entered(query)]
         chosen = [query for query in seen if _concerns(query, session, function, arguments)]
         ordered = sorted(chosen, key=self._sort_key, reverse=True)
         return [self._row(query) for query in _in_range(ordered, arguments, self._known_end)][:limit]
 
     def _sees(self, session: Session, query: Query) -> bool:
         return may_see(self._account, self._faults.now, session, query)
+
+    def _shows(self, session: Session, query: Query) -> bool:
+        hidden = {query.query_id, query.tag} & self._faults.now.hidden
+        return not hidden and self._sees(session, query)
 
     def _limited(self, asked: int) -> int:
         limit = self._faults.now.listing_limit

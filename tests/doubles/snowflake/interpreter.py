@@ -67,6 +67,7 @@ class Interpreter:
             (r"ALTER SESSION UNSET (.*)", self._unset),
             (rf"USE (ROLE|WAREHOUSE|DATABASE|SCHEMA) {name}", self._use),
             (rf"USE SCHEMA {name}\.{name}", self._use_both),
+            (r"USE SECONDARY ROLES (?:ALL|NONE)", lambda _query: done()),
             (r"(?:BEGIN|START)(?: (?:WORK|TRANSACTION))?(?: NAME \w+)?", self._begin),
             (r"(COMMIT|ROLLBACK)(?: WORK)?", self._finish),
         ]

@@ -106,6 +106,8 @@ class Query:
     def check(self, status: str) -> None:
         """Wait on with this status. Raises SnowflakeError when it is to stop instead."""
         self._status = Status(status)
+        if self._status is Status.RUNNING and self._running_at is None:
+            self._running_at = time.monotonic()
         if self.stopping.is_set():
             raise self._reason or canceled()
 
@@ -114,7 +116,6 @@ class Query:
         with self._lock:
             self.check(Status.RUNNING)
             self._interrupt = interrupt
-            self._running_at = time.monotonic()
 
     def leave(self) -> None:
         """It has stopped computing."""
@@ -170,7 +171,9 @@ class Query:
 
     def _time_out(self, parameter: str, default: float) -> float:
         """When it passes; Snowflake counts both from the submission, and takes 0 for the longest."""
-        return self._queued_at + (float(self.parameters.get(parameter) or 0) or default)
+        given = self.parameters.get(parameter, "")
+        seconds = float(given) if given.isdecimal() else 0.0
+        return self._queued_at + (seconds or default)
 
 
 def new_query_id() -> str:

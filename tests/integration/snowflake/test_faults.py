@@ -114,6 +114,17 @@ def test_a_history_leaves_out_a_running_query_without_a_word(
     assert double.is_executing(query_id)
 
 
+def test_a_hidden_query_is_left_out_of_the_listing_and_its_status_is_told(
+    double: SnowflakeDouble, executor: SnowflakeConnection
+) -> None:
+    query_id = submit_executing(double, executor, QUERY_TAG=(tag := new_tag()))
+
+    double.switch(hidden=[tag])
+
+    assert double.asked(executor, "/monitoring/queries", subset="RUNNING")["data"]["queries"] == []
+    assert status(executor, query_id) == "RUNNING"
+
+
 def test_an_end_that_the_history_has_not_heard_of_is_running_there(
     double: SnowflakeDouble, executor: SnowflakeConnection, canceller: SnowflakeConnection
 ) -> None:

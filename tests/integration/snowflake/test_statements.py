@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from snowflake.connector import SnowflakeConnection
-from snowflake.connector.errors import ProgrammingError
+from snowflake.connector.errors import DatabaseError, ProgrammingError
 
 from tests.integration.snowflake.given import (
     NOT_EXECUTING,
@@ -146,6 +146,11 @@ def test_a_second_statement_in_one_text_is_refused_and_the_first_does_not_run(ex
 
     with pytest.raises(ProgrammingError, match="does not exist"):
         rows(executor, f"SELECT * FROM {table}")
+
+
+def test_a_result_that_is_too_large_is_an_error_and_no_flood(executor: SnowflakeConnection) -> None:
+    with pytest.raises(DatabaseError, match="more than 100000 rows"):
+        rows(executor, "SELECT SEQ8() FROM TABLE(GENERATOR(ROWCOUNT => 200000))")
 
 
 @pytest.mark.parametrize(("sql", "errno"), [("SELEC 1", 1003), ("SELECT * FROM NOWHERE", 2003), ("USE ROLE X", 3013)])
