@@ -152,8 +152,11 @@ class SnowflakeProtocol:
     def _route(self, method: str, path: str, part: Part, answer: Answer) -> Route:
         async def answered(request: Request) -> Response:
             self.requests[part] += 1
+            await request.body()  # kept; asking for the end of the connection below would swallow it
             if not await self._faults.pass_gate(part):
                 return Response("Service Unavailable", 503)
+            if await request.is_disconnected():
+                return Response(status_code=499)  # read by nobody: its sender gave up while this part hung
             response = _json(await _told(answer, request))
             if self._faults.loses_answer(part):
                 return LostAnswer()

@@ -50,7 +50,7 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     history_lag_seconds: float = 0.0  #: starts and ends enter the history so much later
     statuses: dict[str, str] = field(default_factory=dict)  #: what is said of a query, by its id, its tag, or "*"
     unavailable: dict[Part, int] = field(default_factory=dict)  #: the next so many requests get 503
-    hanging: frozenset[Part] = frozenset()  #: no answer, and no effect, until it is switched off
+    hanging: frozenset[Part] = frozenset()  #: no answer; no effect for who gives up meanwhile
     lost_answers: dict[Part, int] = field(default_factory=dict)  #: effect, then the connection closes
     cut_answers: dict[Part, int] = field(default_factory=dict)  #: the same, in the middle of the answer
     late_seconds: float = 0.0  #: a statement is begun so much after it arrived; until then nobody knows of it

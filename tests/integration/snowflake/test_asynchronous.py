@@ -1,12 +1,13 @@
 """The connector's asynchronous side against the double."""
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 from snowflake.connector.constants import QueryStatus
 
 from tests.integration.snowflake.given import TERMINATED, WAREHOUSE
-from tests.snowflake import ENDLESS, SnowflakeDouble, until
+from tests.snowflake import ENDLESS, QUICK, SnowflakeDouble, until
 
 
 @pytest.mark.anyio
@@ -37,3 +38,20 @@ async def test_cancelling_the_task_that_executes_aborts_its_statement_by_request
             await task
         await asyncio.to_thread(until, lambda: not double.state()["executing"])
     until(double.is_idle)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("call", ["abort_query", "execute_async"])
+async def test_a_call_that_no_time_out_of_the_connector_ends_is_ended_by_asyncio(
+    double: SnowflakeDouble, call: str
+) -> None:
+    short = {"request_timeout": 1, "retry_timeout": 1, "query_timeout": 1}
+    connection = await double.connect_async("EXECUTOR", warehouse=WAREHOUSE, **short)
+    async with connection, connection.cursor() as cursor:
+        double.switch(hanging=["abort", "statement"])
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2.5):
+                await (cursor.abort_query(str(uuid4())) if call == "abort_query" else cursor.execute_async(QUICK))
+
+        double.switch(hanging=[])

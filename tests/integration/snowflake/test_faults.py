@@ -10,6 +10,7 @@ from snowflake.connector.errors import DatabaseError, OperationalError, Programm
 
 from tests.integration.snowflake.given import (
     TERMINATED,
+    WAREHOUSE,
     abort,
     cancel,
     history,
@@ -152,6 +153,60 @@ def test_a_burst_of_503_is_survived_by_the_connector(double: SnowflakeDouble, ex
     double.switch(unavailable={"statement": 2})
 
     assert value(executor, QUICK) == 1
+
+
+def test_503_without_end_is_error_4(double: SnowflakeDouble, executor: SnowflakeConnection) -> None:
+    query_id = submit(executor, QUICK)
+    double.switch(unavailable={"status": 1000})
+
+    with double.connect("EXECUTOR", request_timeout=1) as impatient, pytest.raises(OperationalError) as raised:
+        status(impatient, query_id)
+
+    assert raised.value.errno == 4
+
+
+def test_a_statement_that_hangs_is_error_14_after_its_query_time_out(double: SnowflakeDouble) -> None:
+    double.switch(hanging=["statement"])
+
+    with double.connect("EXECUTOR", query_timeout=1) as impatient, pytest.raises(OperationalError) as raised:
+        rows(impatient, QUICK)
+
+    assert (raised.value.errno, raised.value.sqlstate) == (14, "HYT00")
+
+
+def test_a_statement_whose_sender_gave_up_while_it_hung_never_runs(double: SnowflakeDouble) -> None:
+    double.switch(hanging=["statement"])
+    before = double.state()["queries"]
+    with double.connect("EXECUTOR", query_timeout=1) as impatient, pytest.raises(OperationalError):
+        rows(impatient, QUICK)
+
+    double.switch(hanging=[])
+
+    double.administer("SELECT 1")
+    assert double.state()["queries"] == before + 1
+
+
+def test_an_abort_request_whose_answer_is_lost_is_not_sent_again_and_took_effect(
+    double: SnowflakeDouble, executor: SnowflakeConnection
+) -> None:
+    query_id = submit_executing(double, executor)
+    double.switch(lost_answers={"abort": 1})
+
+    with pytest.raises(OperationalError):
+        abort(executor, query_id)
+
+    until_status(executor, query_id, "FAILED_WITH_ERROR")
+
+
+def test_the_computing_process_ends_with_the_double_however_that_ends() -> None:
+    with SnowflakeDouble.started() as double:
+        with double.connect("EXECUTOR", warehouse=WAREHOUSE, server_session_keep_alive=True) as connection:
+            submit_executing(double, connection)
+        others = double.process.children()
+        double.process.kill()
+
+    assert others
+    until(lambda: not any(process.is_running() for process in others))
 
 
 def test_a_part_that_hangs_runs_into_the_connectors_time_out_and_then_comes_back(
