@@ -113,11 +113,12 @@ class SnowflakeDouble:
 
     def is_idle(self) -> bool:
         """Whether its processes have used less than a fifth of a processor for a quarter of a second."""
-        began, used = time.monotonic(), self._cpu_seconds()
+        began, used = time.monotonic(), self.cpu_seconds()
         time.sleep(0.25)
-        return (self._cpu_seconds() - used) / (time.monotonic() - began) < 0.2
+        return (self.cpu_seconds() - used) / (time.monotonic() - began) < 0.2
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
+        """What its processes have used so far."""
         times = [process.cpu_times() for process in (self.process, *self.process.children())]
         return sum(each.user + each.system for each in times)
 
