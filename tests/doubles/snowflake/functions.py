@@ -19,6 +19,7 @@ System = Callable[[Query, str], str]
 CONTEXT: dict[str, Context] = {
     "CURRENT_ACCOUNT": lambda _: NAME,
     "CURRENT_DATABASE": lambda session: session.database,
+    "CURRENT_REGION": lambda _: "LOCAL",
     "CURRENT_ROLE": lambda session: session.role,
     "CURRENT_SCHEMA": lambda session: session.schema,
     "CURRENT_SESSION": lambda session: str(session.session_id),
