@@ -42,6 +42,6 @@ class Fate(NamedTuple):
         return " ".join(part for part in (self.status, f"{self.code:06d}" if self.code else "", said) if part)
 
 
-def ended_as_cancelled(answer: object) -> bool:
+def found_running(answer: object) -> bool:
     """Whether SYSTEM$CANCEL_QUERY says that it found the query running; for an ended one it answers a row as well."""
     return str(answer).rstrip(".").endswith("terminated")

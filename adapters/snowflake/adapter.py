@@ -1,0 +1,403 @@
+"""Cancelling on Snowflake: ``SYSTEM$CANCEL_QUERY``, and nothing believed but each query's own status.
+
+A query's status is asked by its id; the history is read only to learn which queries a job has, whose they are and in
+which session they ran. The service is never restarted: its incarnation is the account, so that a worker that is signed
+in to another one proves nothing.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from msgspec import structs
+
+from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.registry import Surroundings
+from adapters.snowflake.account import Account, SignIn
+from adapters.snowflake.canary import Canary
+from adapters.snowflake.history import Entry, History, Reading
+from adapters.snowflake.line import QUERY_ID, Identity, Line, LineError, literal
+from adapters.snowflake.outputs import Outputs
+from adapters.snowflake.sessions import end_sessions
+from adapters.snowflake.words import ABORTING, Fate, found_running
+from control_plane.errors import BadInput
+from control_plane.jobs import Handle, Purpose, Rung, Waiting, with_purpose
+from control_plane.work import Work
+
+ENGINE = "snowflake"
+CANCELS_AT_ONCE = 250  #: in one statement
+OPTIONS = ("account", "sign_in", "executor_user", "canary")
+UNASKED = Fate("", message="the account did not tell its status")
+
+
+class SnowflakeAdapter:
+    """The adapter of a Snowflake plane, as the user of *sign_in*; no call uses a warehouse.
+
+    *executor_user* is whose queries the plane's jobs are (default: the same user), *canary* how that user signs in for
+    :meth:`check`, where it is known here.
+    """
+
+    engine = ENGINE
+    per_executor = False
+
+    def __init__(
+        self,
+        account: Account,
+        sign_in: SignIn,
+        *,
+        installation: str,
+        data_plane_id: UUID,
+        timeout_seconds: float = 10.0,
+        executor_user: str | None = None,
+        canary: SignIn | None = None,
+    ) -> None:
+        plane = f"{installation}:{data_plane_id}"
+        self._user = (executor_user or sign_in.user).upper()
+        self._line = Line(account, sign_in, timeout_seconds=timeout_seconds, tag=f"countermand-worker:{plane}")
+        self._history = History(self._line, prefix=f"countermand:{plane}:")
+        self._outputs = Outputs(self._line, account.database)
+        as_executor = canary or (sign_in if self._user == sign_in.user.upper() else None)
+        self._canary = Canary(account, as_executor, tag=f"countermand:{plane}:canary", timeout_seconds=timeout_seconds)
+
+    # --- finding
+
+    async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        """Each job's queries by tag, and by handle; a tracked one by its query id, with its owner."""
+        try:
+            return await self._find(works) if works else {}
+        except LineError as error:
+            return {work.job_id: Listing(trouble=error.trouble) for work in works}
+
+    async def _find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        here = await self._line.identity()
+        mistaken = {work.job_id: Listing(trouble=why) for work in works if (why := _mistaken(work, here)) is not None}
+        left = [work for work in works if work.job_id not in mistaken]
+        fates = await self._line.fates(_named(left))
+        owned, tracked = await asyncio.gather(
+            self._list_own([work for work in left if work.tracked is None], fates, here),
+            self._list_tracked([work for work in left if work.tracked is not None], fates, here),
+        )
+        return mistaken | owned | tracked
+
+    async def _list_own(
+        self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity
+    ) -> dict[UUID, Listing]:
+        """Where the recorded query is known to be active, nothing else has to be known yet: the history can wait."""
+        active = {work.job_id: _active_listing(work, fates, here) for work in works if _is_active(work, fates)}
+        unclear = [work for work in works if work.job_id not in active]
+        if not unclear:
+            return active
+        reading = await self._history.of_user(
+            self._user, tags={work.tag for work in unclear}, query_ids=_named(unclear)
+        )
+        more = await self._line.fates({entry.query_id for entry in reading.entries} - fates.keys())
+        incomplete = self._incomplete(reading, here)
+        return active | {work.job_id: _own_listing(work, reading, fates | more, here, incomplete) for work in unclear}
+
+    def _incomplete(self, reading: Reading, here: Identity) -> Trouble | None:
+        """Why this reading may lack a query of the executor: absence is evidence only where it could not be otherwise."""
+        if reading.truncated:
+            detail = f"the history of {self._user} has more queries than one reading gives; the rest was not seen"
+            return Trouble(Waiting.HANDLE_UNKNOWN, detail)
+        if self._user != here.user.upper() and reading.ours == 0:
+            detail = f"{here.user} is shown no query that {self._user} ran for this plane; may it monitor the warehouse?"
+            return Trouble(Waiting.NOT_PERMITTED, detail)
+        return None
+
+    async def _list_tracked(
+        self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity
+    ) -> dict[UUID, Listing]:
+        reading = await self._history.of_anybody(ids) if (ids := _named(works)) else Reading()
+        entries = {entry.query_id: entry for entry in reading.entries}
+        return {work.job_id: _tracked_listing(work, entries, fates, here) for work in works}
+
+    async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:
+        """What each query's status says now; one that the account knows nothing of is unknown, never gone."""
+        here = await self._line.identity()
+        asked = [run for run in runs if run.handle.incarnation == here.incarnation and _is_query_id(run.handle)]
+        ids = {run.handle.run_id for run in asked}
+        fates, entries = await asyncio.gather(self._line.fates(ids), self._entries(asked))
+        return {
+            run.handle: _seen(run, fates[run.handle.run_id], entries.get(run.handle.run_id))
+            for run in asked
+            if run.handle.run_id in fates
+        }
+
+    async def _entries(self, runs: Sequence[Run]) -> Mapping[str, Entry]:
+        own = {run.handle.run_id for run in runs if run.owner is None}
+        others = {run.handle.run_id for run in runs if run.owner is not None}
+        readings = (
+            await self._history.of_user(self._user, query_ids=own) if own else Reading(),
+            await self._history.of_anybody(others) if others else Reading(),
+        )
+        return {entry.query_id: entry for reading in readings for entry in reading.entries}
+
+    async def running(self) -> Listing:
+        """Every active ``run`` of the plane's jobs."""
+        try:
+            here = await self._line.identity()
+            reading = await self._history.open_of_user(self._user)
+            fates = await self._line.fates([entry.query_id for entry in reading.entries])
+        except LineError as error:
+            return Listing(trouble=error.trouble)
+        jobs = [(entry, job_id) for entry in reading.entries if (job_id := _job_of(entry.tag)) is not None]
+        runs = (_run(job_id, entry.tag, entry.query_id, fates, here, entry) for entry, job_id in jobs)
+        active = tuple(run for run in runs if run.status not in ENDED)
+        trouble = self._incomplete(reading, here)
+        return Listing(active, complete=trouble is None, incarnation=here.incarnation, trouble=trouble)
+
+    # --- stopping and closing
+
+    async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
+        """Cancel, set-wise; abort requests; then everything in the job's own session, which a tracked query has not."""
+        known = [run for run in runs if _is_query_id(run.handle)]
+        stops = {Rung.ASK: self._cancel, Rung.INSIST: self._abort, Rung.FORCE: self._end_sessions_of}
+        try:
+            return await stops[rung](known)
+        except LineError as error:
+            refused = error.trouble.waiting is Waiting.NOT_PERMITTED
+            answer = StopAnswer.NOT_PERMITTED if refused else StopAnswer.UNREACHABLE
+            return dict.fromkeys((run.handle for run in known), answer)
+
+    async def _cancel(self, runs: Sequence[Run]) -> Mapping[Handle, StopAnswer]:
+        """One that is aborting was told before, and is told again only by a higher rung."""
+        told = {run.handle: StopAnswer.ACCEPTED for run in runs if run.word.startswith(ABORTING)}
+        answers: dict[Handle, StopAnswer] = {}
+        for batch in _batches([run.handle for run in runs if run.handle not in told], CANCELS_AT_ONCE):
+            answers |= await self._cancel_together(batch)
+        return told | answers
+
+    async def _cancel_together(self, handles: Sequence[Handle]) -> Mapping[Handle, StopAnswer]:
+        """In one statement, which fails as a whole where one of them may not be cancelled: then by halves."""
+        calls = ", ".join(f"SYSTEM$CANCEL_QUERY({literal(handle.run_id)})" for handle in handles)
+        try:
+            [row] = await self._line.tell(f"SELECT {calls}")
+        except LineError as error:
+            if error.trouble.waiting is not Waiting.NOT_PERMITTED or len(handles) == 1:
+                raise
+            return await self._cancel_apart(handles)
+        return {handle: _answer_to_cancel(said) for handle, said in zip(handles, row, strict=True)}
+
+    async def _cancel_apart(self, handles: Sequence[Handle]) -> Mapping[Handle, StopAnswer]:
+        answers: dict[Handle, StopAnswer] = {}
+        half = len(handles) // 2
+        for part in (handles[:half], handles[half:]):
+            try:
+                answers |= await self._cancel_together(part)
+            except LineError as error:
+                if error.trouble.waiting is not Waiting.NOT_PERMITTED:
+                    raise
+                answers |= dict.fromkeys(part, StopAnswer.NOT_PERMITTED)
+        return answers
+
+    async def _abort(self, runs: Sequence[Run]) -> Mapping[Handle, StopAnswer]:
+        """The connector tells no kind of refusal from another; what became of the query, its status tells."""
+        accepted = await self._line.abort([run.handle.run_id for run in runs])
+        answers = {True: StopAnswer.ACCEPTED, False: StopAnswer.ALREADY_ENDED, None: StopAnswer.UNREACHABLE}
+        return {run.handle: answers[accepted.get(run.handle.run_id)] for run in runs}
+
+    async def _end_sessions_of(self, runs: Sequence[Run]) -> Mapping[Handle, StopAnswer]:
+        own = {run.handle.run_id: run for run in runs if run.owner is None}
+        answers = dict.fromkeys((run.handle for run in runs if run.owner is not None), StopAnswer.UNSUPPORTED)
+        reading = await self._history.of_user(self._user, query_ids=own) if own else Reading()
+        sessions = {entry.session_id for entry in reading.entries if entry.tag == own[entry.query_id].tag}
+        for session_id in sorted(sessions):
+            await self._line.tell(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id:d})")
+        await end_sessions(self._line, sessions)
+        found = {entry.query_id for entry in reading.entries}
+        return answers | {
+            run.handle: StopAnswer.ACCEPTED if query_id in found else StopAnswer.UNREACHABLE
+            for query_id, run in own.items()
+        }
+
+    async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """End the sessions of jobs of which nothing runs any more; while something does, the ladder is for that."""
+        own = [work for work in works if work.tracked is None]
+        try:
+            return await self._close(own) if own else frozenset()
+        except LineError:
+            return frozenset()
+
+    async def _close(self, works: Sequence[Work]) -> frozenset[UUID]:
+        here = await self._line.identity()
+        ours = [work for work in works if _mistaken(work, here) is None]
+        tags = {tag for work in ours for tag in (work.tag, with_purpose(work.tag, Purpose.SESSION))}
+        tagged = (await self._history.of_user(self._user, tags=tags)).tagged()
+        runs = {work.job_id: {entry.query_id for entry in tagged.get(work.tag, ())} | _named([work]) for work in ours}
+        fates = await self._line.fates({query_id for ids in runs.values() for query_id in ids})
+        idle = [work for work in ours if all(_has_ended(fates.get(query_id)) for query_id in runs[work.job_id])]
+        sessions = {work.job_id: _sessions_of(work, tagged) for work in idle}
+        gone = await end_sessions(self._line, {session_id for ids in sessions.values() for session_id in ids})
+        return frozenset(job_id for job_id, ids in sessions.items() if ids and ids <= gone)
+
+    # --- effects
+
+    async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """Publish as far as this user may write there; the executor does it otherwise."""
+        published = set()
+        for work in works:
+            if work.publication is not None and await self._publish(work):
+                published.add(work.job_id)
+        return frozenset(published)
+
+    async def _publish(self, work: Work) -> bool:
+        assert work.publication is not None
+        try:
+            tag = with_purpose(work.tag, Purpose.PUBLISH)
+            return await self._outputs.publish(tag, work.job_id, work.publication)
+        except LineError:
+            return False
+
+    async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
+        """Remove what these jobs wrote, as far as this user may; the executor does it otherwise."""
+        try:
+            return await self._outputs.discard({w.job_id: with_purpose(w.tag, Purpose.CLEANUP) for w in works})
+        except LineError:
+            return {}
+
+    # --- itself
+
+    async def check(self) -> Check:
+        """Start a query that only waits as the executor's user, and see whether this user is shown it and stops it."""
+        began = monotonic()
+        try:
+            here = await self._line.identity()
+            detail = await self._canary.fly(self._line, self._history, as_user=here.user, of_user=self._user)
+        except LineError as error:
+            return Check(ok=False, detail=error.message, seconds=monotonic() - began)
+        return Check(ok=True, detail=detail, seconds=monotonic() - began)
+
+    async def aclose(self) -> None:
+        """Sign out."""
+        await self._line.aclose()
+
+
+def for_plane(surroundings: Surroundings) -> SnowflakeAdapter:
+    """The adapter as the registry makes it; its options are the account, and who signs in there.
+
+    Raises BadInput, naming the field, where no account is configured.
+    """
+    options: dict[str, Any] = dict(surroundings.options)
+    for name in ("account", "sign_in"):
+        if options.get(name) is None:
+            raise BadInput(f"options: {name} is needed for {ENGINE}", field=name)
+    if unknown := sorted(options.keys() - set(OPTIONS)):
+        raise BadInput(
+            f"options: unknown for {ENGINE}: {', '.join(unknown)}; allowed: {', '.join(OPTIONS)}", field="options"
+        )
+    return SnowflakeAdapter(
+        **options,
+        installation=surroundings.installation,
+        data_plane_id=surroundings.data_plane_id,
+        timeout_seconds=surroundings.timeout_seconds,
+    )
+
+
+def _batches(handles: Sequence[Handle], size: int) -> Iterator[Sequence[Handle]]:
+    return (handles[start : start + size] for start in range(0, len(handles), size))
+
+
+def _answer_to_cancel(said: object) -> StopAnswer:
+    return StopAnswer.ACCEPTED if found_running(said) else StopAnswer.ALREADY_ENDED
+
+
+def _is_query_id(handle: Handle | None) -> bool:
+    """Only what has the form of a query id ever enters a statement or a URL."""
+    return handle is not None and QUERY_ID.fullmatch(handle.run_id) is not None
+
+
+def _named(works: Iterable[Work]) -> set[str]:
+    """The queries that the works' handles name."""
+    return {work.handle.run_id for work in works if work.handle is not None and _is_query_id(work.handle)}
+
+
+def _job_of(tag: str) -> UUID | None:
+    """The job of a tag of purpose ``run``."""
+    *_, job_id, purpose = tag.split(":") if tag.count(":") >= 2 else ("", "")
+    try:
+        return UUID(job_id) if purpose == Purpose.RUN else None
+    except ValueError:
+        return None
+
+
+def _mistaken(work: Work, here: Identity) -> Trouble | None:
+    """Why this account cannot tell of the work: it was claimed in another, or its handle names no query."""
+    if work.tracked is not None:
+        if _is_query_id(work.handle):
+            return None
+        return Trouble(Waiting.HANDLE_UNKNOWN, "the handle is no query id: 01234567-89ab-cdef-0123-456789abcdef")
+    claimed_in = work.handle.incarnation if work.handle is not None else work.incarnation
+    if claimed_in in (None, here.incarnation):
+        return None
+    return Trouble(Waiting.HANDLE_UNKNOWN, f"the job ran in account {claimed_in}, and {here.incarnation} answers here")
+
+
+def _run(
+    job_id: UUID, tag: str, query_id: str, fates: Mapping[str, Fate], here: Identity, entry: Entry | None
+) -> Run:
+    fate = fates.get(query_id, UNASKED)
+    return Run(
+        job_id=job_id,
+        tag=tag,
+        handle=Handle(ENGINE, here.incarnation, query_id),
+        status=fate.run_status,
+        word=fate.word,
+        ended_at=entry.ended_at if entry is not None and fate.run_status in ENDED else None,
+    )
+
+
+def _seen(run: Run, fate: Fate, entry: Entry | None) -> Run:
+    """The run as its status tells now; its tag and its owner as the history does, where that knows it."""
+    ended_at = entry.ended_at if entry is not None and fate.run_status in ENDED else None
+    now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=ended_at)
+    return now if entry is None or run.owner is not None else structs.replace(now, tag=entry.tag)
+
+
+def _has_ended(fate: Fate | None) -> bool:
+    return fate is not None and fate.run_status in ENDED
+
+
+def _is_active(work: Work, fates: Mapping[str, Fate]) -> bool:
+    fate = fates.get(work.handle.run_id) if work.handle is not None else None
+    return fate is not None and fate.run_status is RunStatus.ACTIVE
+
+
+def _active_listing(work: Work, fates: Mapping[str, Fate], here: Identity) -> Listing:
+    """What is known without the history: that this one runs. Nothing that it lacks is thereby known to be absent."""
+    assert work.handle is not None
+    run = _run(work.job_id, work.tag, work.handle.run_id, fates, here, None)
+    return Listing((run,), complete=False, incarnation=here.incarnation)
+
+
+def _own_listing(
+    work: Work, reading: Reading, fates: Mapping[str, Fate], here: Identity, incomplete: Trouble | None
+) -> Listing:
+    """The queries under the tag; and the one that the handle names, unless that turns out to be another job's."""
+    known = {entry.query_id: entry for entry in reading.entries}
+    tagged = {query_id for query_id, entry in known.items() if entry.tag == work.tag}
+    recorded = {query_id for query_id in _named([work]) if query_id not in known}
+    ids = sorted(tagged | recorded)
+    runs = tuple(_run(work.job_id, work.tag, query_id, fates, here, known.get(query_id)) for query_id in ids)
+    return Listing(runs, complete=incomplete is None, incarnation=here.incarnation, trouble=incomplete)
+
+
+def _tracked_listing(work: Work, entries: Mapping[str, Entry], fates: Mapping[str, Fate], here: Identity) -> Listing:
+    """The one query, with its owner; without knowing whose it is, nothing may be done to it."""
+    assert work.handle is not None
+    query_id = work.handle.run_id
+    entry = entries.get(query_id)
+    if entry is None:
+        detail = f"{here.user} is shown no query {query_id}: is it its id, and may {here.user} monitor its warehouse?"
+        return Listing(incarnation=here.incarnation, trouble=Trouble(Waiting.HANDLE_UNKNOWN, detail))
+    if entry.tag.startswith("countermand:"):
+        detail = f"{query_id} is the run of a job, by its tag {entry.tag}: request the cancellation of that job instead"
+        return Listing(incarnation=here.incarnation, trouble=Trouble(Waiting.NOT_PERMITTED, detail))
+    run = structs.replace(_run(work.job_id, entry.tag, query_id, fates, here, entry), owner=entry.owner)
+    return Listing((run,), complete=True, incarnation=here.incarnation)
+
+
+def _sessions_of(work: Work, tagged: Mapping[str, Collection[Entry]]) -> set[int]:
+    tags = (work.tag, with_purpose(work.tag, Purpose.SESSION))
+    return {entry.session_id for tag in tags for entry in tagged.get(tag, ())}
