@@ -12,9 +12,9 @@ from control_plane.errors import BadInput
 from control_plane.planes import Platform
 
 GROUP = "countermand.adapters"
-BUILT_IN = {"duckdb": "adapters.narrative.embedded:for_plane"}
-#: The engine on a platform's planes; nothing can be cancelled yet on the platforms that are missing.
-ENGINES: Mapping[Platform, str] = {Platform.NARRATIVE: "duckdb"}
+BUILT_IN = {"duckdb": "adapters.narrative.embedded:for_plane", "snowflake": "adapters.snowflake.adapter:for_plane"}
+#: The engine on a platform's planes.
+ENGINES: Mapping[Platform, str] = {Platform.NARRATIVE: "duckdb", Platform.SNOWFLAKE: "snowflake"}
 
 
 class Surroundings(Struct, frozen=True):

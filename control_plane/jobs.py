@@ -85,6 +85,7 @@ class Purpose(StrEnum):
     """What a statement is for; only ``run`` is ever found or stopped."""
 
     RUN = "run"
+    SESSION = "session"  #: opens the job's own session, by which that is found
     PUBLISH = "publish"
     CLEANUP = "cleanup"
 
@@ -92,6 +93,11 @@ class Purpose(StrEnum):
 def work_tag(installation: str, data_plane_id: UUID, job_id: UUID, purpose: Purpose = Purpose.RUN) -> str:
     """The tag that every statement of a job carries in its engine; fixed before anything starts."""
     return f"countermand:{installation}:{data_plane_id}:{job_id}:{purpose.value}"
+
+
+def with_purpose(tag: str, purpose: Purpose) -> str:
+    """The tag of the same job for another purpose."""
+    return f"{tag.rpartition(':')[0]}:{purpose.value}"
 
 
 # --- who asked -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from tests.databases import Databases
 from tests.postgres import DURABLE, Postgres
 from tests.shared import SharedFolder
+from tests.snowflake import SnowflakeDouble
 
 SHARED = pytest.StashKey[SharedFolder]()
 
@@ -49,6 +50,20 @@ def shared(pytestconfig: pytest.Config) -> SharedFolder:
 def databases(shared: SharedFolder) -> Databases:
     """Lends databases, to tests that need several or one that is not migrated."""
     return Databases(shared)
+
+
+@pytest.fixture(scope="session")
+def snowflake_account() -> Iterator[SnowflakeDouble]:
+    """One Snowflake account for all tests of a process; whoever changes users or warehouses makes some of its own."""
+    with SnowflakeDouble.started() as double:
+        yield double
+
+
+@pytest.fixture
+def snowflake_double(snowflake_account: SnowflakeDouble) -> Iterator[SnowflakeDouble]:
+    """The account, which each test leaves calm."""
+    yield snowflake_account
+    snowflake_account.calm()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from control_plane.jobs import JobType, work_tag
-from control_plane.work import Claim
+from control_plane.work import Claim, Work
 from workers.engines.base import Ending
 from workers.engines.embedded import EmbeddedEngine
 from workers.engines.folder import Folder
@@ -23,6 +23,12 @@ DATA = """
 CREATE OR REPLACE VIEW narrative.datasets.ds_1 AS SELECT range AS n FROM range(3);
 CREATE OR REPLACE VIEW narrative.datasets.ds_6402 AS SELECT range AS n FROM range(100000000000);
 """
+
+
+def named_work() -> Work:
+    """A job of the plane, as its engine would know it; claimed by nobody yet."""
+    job_id = uuid4()
+    return Work(job_id, work_tag("tests", PLANE, job_id))
 
 
 def claim_of(job_type: JobType, document: dict[str, Any], *, job_id: UUID | None = None) -> Claim:

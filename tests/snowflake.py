@@ -1,6 +1,7 @@
 """A Snowflake account for tests: the double as a process, the real connector, and SQL that runs for minutes."""
 
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -13,7 +14,10 @@ from typing import Any, Self
 import httpx
 import psutil
 import snowflake.connector
+from pydantic import SecretStr
 from snowflake.connector import SnowflakeConnection, aio
+
+from adapters.snowflake.account import Account, SignIn, TokenKind
 
 ROOT = Path(__file__).parents[1]
 QUICK = "SELECT 1 AS N"
@@ -32,7 +36,12 @@ class SnowflakeDouble:
         ready = json.loads(process.stdout.readline())
         self.url: str = ready["url"]
         self.process = psutil.Process(process.pid)
-        self._address = {"host": ready["host"], "port": ready["port"], "account": ready["account"], "protocol": "http"}
+        self._address: dict[str, Any] = {
+            "host": ready["host"],
+            "port": ready["port"],
+            "account": ready["account"],
+            "protocol": "http",
+        }
         self._control = httpx.Client(base_url=self.url)
 
     @classmethod
@@ -61,6 +70,21 @@ class SnowflakeDouble:
             "retry_timeout": 20,
             "enable_server_session_keep_alive_auto_detection": False,  # unset, it warns
         } | options
+
+    @property
+    def incarnation(self) -> str:
+        """The account's name, as handles bear it."""
+        return f"LOCAL.{self._address['account']}"
+
+    def account(self, *, database: str = "ANALYTICS", warehouse: str | None = None) -> Account:
+        """Where it answers, as adapter and executor take it."""
+        return Account(**self._address, database=database, warehouse=warehouse)
+
+    def sign_in(self, user: str) -> SignIn:
+        """How the user signs in: by a token, as services do."""
+        token = secrets.token_hex(16)
+        self.issue_oauth_token(user, token)
+        return SignIn(user=user, token=SecretStr(token), token_kind=TokenKind.OAUTH)
 
     @contextmanager
     def connect(self, user: str = "EXECUTOR", **options: Any) -> Iterator[SnowflakeConnection]:

@@ -60,7 +60,9 @@ class Account:
     protocol: str = "https"
     warehouse: str | None = None  #: where jobs run; cancelling uses none
 
-    def options(self, sign_in: SignIn, *, timeout_seconds: float, **parameters: str) -> dict[str, Any]:
+    def options(
+        self, sign_in: SignIn, *, timeout_seconds: float, with_warehouse: bool = False, **parameters: str
+    ) -> dict[str, Any]:
         """As the connector takes it, every time-out set; *parameters* are the session's, and last as long as it."""
         seconds = max(1, round(timeout_seconds))
         told = {
@@ -69,6 +71,7 @@ class Account:
             "port": self.port,
             "protocol": self.protocol,
             "database": self.database,
+            "warehouse": self.warehouse if with_warehouse else None,
             "session_parameters": parameters,
             "application": "Countermand",
             "client_store_temporary_credential": False,

@@ -6,30 +6,40 @@ in to another one proves nothing.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from msgspec import structs
-
-from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.base import ENDED, Check, Listing, Run, StopAnswer, Trouble
 from adapters.registry import Surroundings
 from adapters.snowflake.account import Account, SignIn
 from adapters.snowflake.canary import Canary
 from adapters.snowflake.history import Entry, History, Reading
-from adapters.snowflake.line import QUERY_ID, Identity, Line, LineError, literal
+from adapters.snowflake.line import Identity, Line, LineError, literal
+from adapters.snowflake.listings import (
+    ENGINE,
+    active_listing,
+    as_run,
+    has_ended,
+    job_of,
+    mistaken,
+    named,
+    own_listing,
+    query_id_of,
+    seen_again,
+    sessions_of,
+    tracked_listing,
+)
 from adapters.snowflake.outputs import Outputs
 from adapters.snowflake.sessions import end_sessions
 from adapters.snowflake.words import ABORTING, Fate, found_running
 from control_plane.errors import BadInput
 from control_plane.jobs import Handle, Purpose, Rung, Waiting, with_purpose
-from control_plane.work import Work
+from control_plane.work import Publication, Work
 
-ENGINE = "snowflake"
 CANCELS_AT_ONCE = 250  #: in one statement
 OPTIONS = ("account", "sign_in", "executor_user", "canary")
-UNASKED = Fate("", message="the account did not tell its status")
 
 
 class SnowflakeAdapter:
@@ -72,55 +82,55 @@ class SnowflakeAdapter:
 
     async def _find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
         here = await self._line.identity()
-        mistaken = {work.job_id: Listing(trouble=why) for work in works if (why := _mistaken(work, here)) is not None}
-        left = [work for work in works if work.job_id not in mistaken]
-        fates = await self._line.fates(_named(left))
+        elsewhere = {work.job_id: Listing(trouble=why) for work in works if (why := mistaken(work, here)) is not None}
+        left = [work for work in works if work.job_id not in elsewhere]
+        fates = await self._line.fates(named(left))
         owned, tracked = await asyncio.gather(
             self._list_own([work for work in left if work.tracked is None], fates, here),
             self._list_tracked([work for work in left if work.tracked is not None], fates, here),
         )
-        return mistaken | owned | tracked
+        return elsewhere | owned | tracked
 
-    async def _list_own(
-        self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity
-    ) -> dict[UUID, Listing]:
+    async def _list_own(self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity) -> dict[UUID, Listing]:
         """Where the recorded query is known to be active, nothing else has to be known yet: the history can wait."""
-        active = {work.job_id: _active_listing(work, fates, here) for work in works if _is_active(work, fates)}
+        found = {work.job_id: active_listing(work, fates, here) for work in works}
+        active = {job_id: listing for job_id, listing in found.items() if listing is not None}
         unclear = [work for work in works if work.job_id not in active]
         if not unclear:
             return active
-        reading = await self._history.of_user(
-            self._user, tags={work.tag for work in unclear}, query_ids=_named(unclear)
-        )
-        more = await self._line.fates({entry.query_id for entry in reading.entries} - fates.keys())
+        reading = await self._history.of_user(self._user, tags={work.tag for work in unclear}, query_ids=named(unclear))
+        listed = {entry.query_id for entry in reading.entries}
+        more = {**fates, **await self._line.fates(listed - fates.keys())}
         incomplete = self._incomplete(reading, here)
-        return active | {work.job_id: _own_listing(work, reading, fates | more, here, incomplete) for work in unclear}
+        return active | {work.job_id: own_listing(work, reading, more, here, incomplete) for work in unclear}
 
     def _incomplete(self, reading: Reading, here: Identity) -> Trouble | None:
-        """Why this reading may lack a query of the executor: absence is evidence only where it could not be otherwise."""
+        """Why this reading may lack a query of the executor's: then absence is no evidence."""
         if reading.truncated:
             detail = f"the history of {self._user} has more queries than one reading gives; the rest was not seen"
             return Trouble(Waiting.HANDLE_UNKNOWN, detail)
         if self._user != here.user.upper() and reading.ours == 0:
-            detail = f"{here.user} is shown no query that {self._user} ran for this plane; may it monitor the warehouse?"
+            detail = (
+                f"{here.user} is shown no query that {self._user} ran for this plane; may it monitor the warehouse?"
+            )
             return Trouble(Waiting.NOT_PERMITTED, detail)
         return None
 
     async def _list_tracked(
         self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity
     ) -> dict[UUID, Listing]:
-        reading = await self._history.of_anybody(ids) if (ids := _named(works)) else Reading()
+        reading = await self._history.of_anybody(ids) if (ids := named(works)) else Reading()
         entries = {entry.query_id: entry for entry in reading.entries}
-        return {work.job_id: _tracked_listing(work, entries, fates, here) for work in works}
+        return {work.job_id: tracked_listing(work, entries, fates, here) for work in works}
 
     async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:
         """What each query's status says now; one that the account knows nothing of is unknown, never gone."""
         here = await self._line.identity()
-        asked = [run for run in runs if run.handle.incarnation == here.incarnation and _is_query_id(run.handle)]
+        asked = [run for run in runs if run.handle.incarnation == here.incarnation and query_id_of(run.handle)]
         ids = {run.handle.run_id for run in asked}
         fates, entries = await asyncio.gather(self._line.fates(ids), self._entries(asked))
         return {
-            run.handle: _seen(run, fates[run.handle.run_id], entries.get(run.handle.run_id))
+            run.handle: seen_again(run, fates[run.handle.run_id], entries.get(run.handle.run_id))
             for run in asked
             if run.handle.run_id in fates
         }
@@ -142,8 +152,8 @@ class SnowflakeAdapter:
             fates = await self._line.fates([entry.query_id for entry in reading.entries])
         except LineError as error:
             return Listing(trouble=error.trouble)
-        jobs = [(entry, job_id) for entry in reading.entries if (job_id := _job_of(entry.tag)) is not None]
-        runs = (_run(job_id, entry.tag, entry.query_id, fates, here, entry) for entry, job_id in jobs)
+        jobs = [(entry, job_id) for entry in reading.entries if (job_id := job_of(entry.tag)) is not None]
+        runs = (as_run(job_id, entry.tag, entry.query_id, fates, here, entry) for entry, job_id in jobs)
         active = tuple(run for run in runs if run.status not in ENDED)
         trouble = self._incomplete(reading, here)
         return Listing(active, complete=trouble is None, incarnation=here.incarnation, trouble=trouble)
@@ -152,7 +162,7 @@ class SnowflakeAdapter:
 
     async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
         """Cancel, set-wise; abort requests; then everything in the job's own session, which a tracked query has not."""
-        known = [run for run in runs if _is_query_id(run.handle)]
+        known = [run for run in runs if query_id_of(run.handle)]
         stops = {Rung.ASK: self._cancel, Rung.INSIST: self._abort, Rung.FORCE: self._end_sessions_of}
         try:
             return await stops[rung](known)
@@ -222,13 +232,13 @@ class SnowflakeAdapter:
 
     async def _close(self, works: Sequence[Work]) -> frozenset[UUID]:
         here = await self._line.identity()
-        ours = [work for work in works if _mistaken(work, here) is None]
+        ours = [work for work in works if mistaken(work, here) is None]
         tags = {tag for work in ours for tag in (work.tag, with_purpose(work.tag, Purpose.SESSION))}
         tagged = (await self._history.of_user(self._user, tags=tags)).tagged()
-        runs = {work.job_id: {entry.query_id for entry in tagged.get(work.tag, ())} | _named([work]) for work in ours}
+        runs = {work.job_id: {entry.query_id for entry in tagged.get(work.tag, ())} | named([work]) for work in ours}
         fates = await self._line.fates({query_id for ids in runs.values() for query_id in ids})
-        idle = [work for work in ours if all(_has_ended(fates.get(query_id)) for query_id in runs[work.job_id])]
-        sessions = {work.job_id: _sessions_of(work, tagged) for work in idle}
+        idle = [work for work in ours if all(has_ended(fates.get(query_id)) for query_id in runs[work.job_id])]
+        sessions = {work.job_id: sessions_of(work, tagged) for work in idle}
         gone = await end_sessions(self._line, {session_id for ids in sessions.values() for session_id in ids})
         return frozenset(job_id for job_id, ids in sessions.items() if ids and ids <= gone)
 
@@ -236,17 +246,12 @@ class SnowflakeAdapter:
 
     async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
         """Publish as far as this user may write there; the executor does it otherwise."""
-        published = set()
-        for work in works:
-            if work.publication is not None and await self._publish(work):
-                published.add(work.job_id)
-        return frozenset(published)
+        orders = [(work, work.publication) for work in works if work.publication is not None]
+        return frozenset([work.job_id for work, order in orders if await self._publish(work, order)])
 
-    async def _publish(self, work: Work) -> bool:
-        assert work.publication is not None
+    async def _publish(self, work: Work, order: Publication) -> bool:
         try:
-            tag = with_purpose(work.tag, Purpose.PUBLISH)
-            return await self._outputs.publish(tag, work.job_id, work.publication)
+            return await self._outputs.publish(with_purpose(work.tag, Purpose.PUBLISH), work.job_id, order)
         except LineError:
             return False
 
@@ -301,103 +306,3 @@ def _batches(handles: Sequence[Handle], size: int) -> Iterator[Sequence[Handle]]
 
 def _answer_to_cancel(said: object) -> StopAnswer:
     return StopAnswer.ACCEPTED if found_running(said) else StopAnswer.ALREADY_ENDED
-
-
-def _is_query_id(handle: Handle | None) -> bool:
-    """Only what has the form of a query id ever enters a statement or a URL."""
-    return handle is not None and QUERY_ID.fullmatch(handle.run_id) is not None
-
-
-def _named(works: Iterable[Work]) -> set[str]:
-    """The queries that the works' handles name."""
-    return {work.handle.run_id for work in works if work.handle is not None and _is_query_id(work.handle)}
-
-
-def _job_of(tag: str) -> UUID | None:
-    """The job of a tag of purpose ``run``."""
-    *_, job_id, purpose = tag.split(":") if tag.count(":") >= 2 else ("", "")
-    try:
-        return UUID(job_id) if purpose == Purpose.RUN else None
-    except ValueError:
-        return None
-
-
-def _mistaken(work: Work, here: Identity) -> Trouble | None:
-    """Why this account cannot tell of the work: it was claimed in another, or its handle names no query."""
-    if work.tracked is not None:
-        if _is_query_id(work.handle):
-            return None
-        return Trouble(Waiting.HANDLE_UNKNOWN, "the handle is no query id: 01234567-89ab-cdef-0123-456789abcdef")
-    claimed_in = work.handle.incarnation if work.handle is not None else work.incarnation
-    if claimed_in in (None, here.incarnation):
-        return None
-    return Trouble(Waiting.HANDLE_UNKNOWN, f"the job ran in account {claimed_in}, and {here.incarnation} answers here")
-
-
-def _run(
-    job_id: UUID, tag: str, query_id: str, fates: Mapping[str, Fate], here: Identity, entry: Entry | None
-) -> Run:
-    fate = fates.get(query_id, UNASKED)
-    return Run(
-        job_id=job_id,
-        tag=tag,
-        handle=Handle(ENGINE, here.incarnation, query_id),
-        status=fate.run_status,
-        word=fate.word,
-        ended_at=entry.ended_at if entry is not None and fate.run_status in ENDED else None,
-    )
-
-
-def _seen(run: Run, fate: Fate, entry: Entry | None) -> Run:
-    """The run as its status tells now; its tag and its owner as the history does, where that knows it."""
-    ended_at = entry.ended_at if entry is not None and fate.run_status in ENDED else None
-    now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=ended_at)
-    return now if entry is None or run.owner is not None else structs.replace(now, tag=entry.tag)
-
-
-def _has_ended(fate: Fate | None) -> bool:
-    return fate is not None and fate.run_status in ENDED
-
-
-def _is_active(work: Work, fates: Mapping[str, Fate]) -> bool:
-    fate = fates.get(work.handle.run_id) if work.handle is not None else None
-    return fate is not None and fate.run_status is RunStatus.ACTIVE
-
-
-def _active_listing(work: Work, fates: Mapping[str, Fate], here: Identity) -> Listing:
-    """What is known without the history: that this one runs. Nothing that it lacks is thereby known to be absent."""
-    assert work.handle is not None
-    run = _run(work.job_id, work.tag, work.handle.run_id, fates, here, None)
-    return Listing((run,), complete=False, incarnation=here.incarnation)
-
-
-def _own_listing(
-    work: Work, reading: Reading, fates: Mapping[str, Fate], here: Identity, incomplete: Trouble | None
-) -> Listing:
-    """The queries under the tag; and the one that the handle names, unless that turns out to be another job's."""
-    known = {entry.query_id: entry for entry in reading.entries}
-    tagged = {query_id for query_id, entry in known.items() if entry.tag == work.tag}
-    recorded = {query_id for query_id in _named([work]) if query_id not in known}
-    ids = sorted(tagged | recorded)
-    runs = tuple(_run(work.job_id, work.tag, query_id, fates, here, known.get(query_id)) for query_id in ids)
-    return Listing(runs, complete=incomplete is None, incarnation=here.incarnation, trouble=incomplete)
-
-
-def _tracked_listing(work: Work, entries: Mapping[str, Entry], fates: Mapping[str, Fate], here: Identity) -> Listing:
-    """The one query, with its owner; without knowing whose it is, nothing may be done to it."""
-    assert work.handle is not None
-    query_id = work.handle.run_id
-    entry = entries.get(query_id)
-    if entry is None:
-        detail = f"{here.user} is shown no query {query_id}: is it its id, and may {here.user} monitor its warehouse?"
-        return Listing(incarnation=here.incarnation, trouble=Trouble(Waiting.HANDLE_UNKNOWN, detail))
-    if entry.tag.startswith("countermand:"):
-        detail = f"{query_id} is the run of a job, by its tag {entry.tag}: request the cancellation of that job instead"
-        return Listing(incarnation=here.incarnation, trouble=Trouble(Waiting.NOT_PERMITTED, detail))
-    run = structs.replace(_run(work.job_id, entry.tag, query_id, fates, here, entry), owner=entry.owner)
-    return Listing((run,), complete=True, incarnation=here.incarnation)
-
-
-def _sessions_of(work: Work, tagged: Mapping[str, Collection[Entry]]) -> set[int]:
-    tags = (work.tag, with_purpose(work.tag, Purpose.SESSION))
-    return {entry.session_id for tag in tags for entry in tagged.get(tag, ())}

@@ -67,6 +67,8 @@ class Canary:
                 return
             if monotonic() >= give_up_at:
                 told = fate.word if fate is not None else "unknown"
-                detail = f"{as_user} told a query of {of_user} to stop, and after {self._timeout_seconds:g} s it is {told}"
+                detail = (
+                    f"{as_user} told a query of {of_user} to stop, and after {self._timeout_seconds:g} s it is {told}"
+                )
                 raise LineError(Waiting.STILL_RUNNING, detail)
             await asyncio.sleep(_LOOK_SECONDS)

@@ -174,10 +174,10 @@ class Line:
 
 
 async def sign_in(
-    account: Account, who: SignIn, *, timeout_seconds: float, **parameters: str
+    account: Account, who: SignIn, *, timeout_seconds: float, with_warehouse: bool = False, **parameters: str
 ) -> aio.SnowflakeConnection:
     """A new session with these parameters. Raises LineError."""
-    options = account.options(who, timeout_seconds=timeout_seconds, **parameters)
+    options = account.options(who, timeout_seconds=timeout_seconds, with_warehouse=with_warehouse, **parameters)
     try:
         async with asyncio.timeout(SIGN_IN_SECONDS + 1):
             return await aio.connect(**options)

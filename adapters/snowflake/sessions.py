@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 from adapters.snowflake.line import NOT_ALLOWED, Line, LineError
 
-#: "… not found": what a session is answered that has ended. Unverified; where Snowflake answers otherwise, no session is
-#: ever taken as ended, and its job is closed by its executor or its permit.
+#: "… not found": what is answered for a session that has ended. Unverified; where Snowflake answers otherwise, no
+#: session is ever taken as ended, and its job is closed by its executor or its permit.
 NOT_FOUND = 709
 _AT_ONCE = 8
 

@@ -1,4 +1,4 @@
-"""One account for all tests of a process, and sessions of its users; each test leaves it calm."""
+"""Sessions of the account's users."""
 
 import secrets
 from collections.abc import Iterator
@@ -15,17 +15,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def account() -> Iterator[SnowflakeDouble]:
-    """One process; whoever changes users or warehouses makes some of its own."""
-    with SnowflakeDouble.started() as double:
-        yield double
-
-
 @pytest.fixture
-def double(account: SnowflakeDouble) -> Iterator[SnowflakeDouble]:
-    yield account
-    account.calm()
+def double(snowflake_double: SnowflakeDouble) -> SnowflakeDouble:
+    """The account, by its short name."""
+    return snowflake_double
 
 
 @pytest.fixture
