@@ -172,10 +172,21 @@ class Canceller:
                 return
             if now - extended_at >= self._limits.lease_seconds / 3:
                 left, extended_at = await self.extend(left), now
-            open_ = left
+            open_ = await self.close_what_ended(left)
             await self.stop(open_)
             await self._clock.pause(pause if open_ else 0)
             pause = min(2 * pause, self._limits.look_at_most_seconds)
+
+    async def close_what_ended(self, cases: Sequence[Case]) -> list[Case]:
+        """Of what has ended and is not closed: learn whether it was closed meanwhile, or close it, for the next look."""
+        ended = [
+            case
+            for case in cases
+            if isinstance(case.judgement, Unsettled) and case.judgement.waiting is Waiting.NOT_CLOSED
+        ]
+        if ended:
+            await self.close(await self.extend(ended))
+        return self._still_held(cases)
 
     async def look(self, cases: Sequence[Case]) -> None:
         """List again and judge; only a listing that was begun after closing can end a case."""

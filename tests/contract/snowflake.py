@@ -92,7 +92,9 @@ class SnowflakePlane:
 
     async def fail(self, work: Work) -> None:
         session = self._sessions[work.job_id]
-        query_id = self.submit(work, "SELECT CAST(MD5(SEQ8()::VARCHAR) AS NUMBER) FROM TABLE(GENERATOR(ROWCOUNT => 10))")
+        query_id = self.submit(
+            work, "SELECT CAST(MD5(SEQ8()::VARCHAR) AS NUMBER) FROM TABLE(GENERATOR(ROWCOUNT => 10))"
+        )
         until(lambda: session.get_query_status(query_id).name == "FAILED_WITH_ERROR")
 
     async def shown(self) -> int | None:

@@ -4,21 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
-from adapters.base import Adapter, Listing, RunStatus
+from adapters.base import Adapter, Listing, Run, RunStatus, StopAnswer
 from control_plane.errors import Conflict, StoreUnavailable
 from control_plane.intake import CancellationRequest
-from control_plane.jobs import Closure, JobType, Outcome, Process, Rung, Waiting
+from control_plane.jobs import Closure, Handle, JobType, Outcome, Process, Rung, Waiting
 from control_plane.lifecycle import JobState
 from control_plane.work import Claim, Executor, Settled, Settlement, Work
 from tests.doubles.interposed import interposed
-from tests.doubles.memory_engine import MemoryEngine
+from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.integration.given import ASKER, EXECUTOR, PERMIT_SECONDS, Given
 from tests.unit.test_events import documented
 from workers.canceller import Limits
@@ -358,6 +358,47 @@ def test_an_executors_confirmation_closes_a_job_at_once(given: Given) -> None:
     receipt = given.job(work.job_id).receipt
     assert receipt is not None
     assert receipt.closure is Closure.EXECUTOR_CLOSED
+
+
+def test_an_executors_confirmation_is_heard_of_in_the_round_that_waits_for_it(given: Given) -> None:
+    class ClosedMeanwhile(Deaf):
+        async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
+            given.dispatch.confirm_closed({work.job_id: epoch})
+            return await super().stop(runs, rung)
+
+    engine = ClosedMeanwhile()
+    work = started(given, engine)
+    epoch = given.everything(work.job_id)["jobs"][0]["epoch"]
+    bench = Bench(given, {given.plane.data_plane_id: engine})
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.settles(work.job_id))
+
+    run(scenario())
+    receipt = given.job(work.job_id).receipt
+    assert receipt is not None
+    assert (receipt.closure, receipt.rounds) == (Closure.EXECUTOR_CLOSED, 1)
+
+
+def test_an_engine_that_closes_only_what_has_ended_is_asked_again_in_the_same_round(given: Given) -> None:
+    class ClosesTheIdle(MemoryEngine):
+        async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
+            idle = [work for work in works if self.runs[work.tag].status is not RunStatus.ACTIVE]
+            return await super().close(idle)
+
+    engine = ClosesTheIdle(faults=Faults(stubborn_below=Rung.INSIST))
+    work = started(given, engine)
+    bench = Bench(given, {given.plane.data_plane_id: engine}, limits=Limits(patience={Rung.ASK: timedelta(seconds=1)}))
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.settles(work.job_id))
+
+    run(scenario())
+    receipt = given.job(work.job_id).receipt
+    assert receipt is not None
+    assert (receipt.closure, receipt.rung, receipt.rounds) == (Closure.ENGINE_CLOSED, Rung.INSIST, 1)
 
 
 def test_the_engine_closes_a_job_although_its_permit_ran_out_by_the_stores_clock(
