@@ -178,7 +178,7 @@ class Canceller:
             pause = min(2 * pause, self._limits.look_at_most_seconds)
 
     async def close_what_ended(self, cases: Sequence[Case]) -> list[Case]:
-        """Of what has ended and is not closed: learn whether it was closed meanwhile, or close it, for the next look."""
+        """Learn of what has ended whether it was closed meanwhile, or close it: the next look can then decide."""
         ended = [
             case
             for case in cases

@@ -86,7 +86,7 @@ def _of(table: str) -> str:
 
 
 def _reading(rows: Sequence[tuple[object, ...]]) -> Reading:
-    seen, ours = (int(str(number)) for number in rows[0][:2]) if rows else (0, 0)
+    seen, ours = (int(str(number or 0)) for number in rows[0][:2])  # of no rows it counts NULL
     return Reading(tuple(_entries(rows)), seen, ours)
 
 

@@ -26,7 +26,15 @@ class SnowflakePlane:
     It owns the user EXECUTOR, so that it may end that user's sessions. What it writes is in a database of its own.
     """
 
-    def __init__(self, double: SnowflakeDouble, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        double: SnowflakeDouble,
+        stack: ExitStack,
+        *,
+        installation: str = "tests",
+        data_plane_id: UUID = PLANE,
+        canceller: str = "CANCELLER",
+    ) -> None:
         self.double = double
         self._stack = stack
         self._sessions: dict[UUID, SnowflakeConnection] = {}
@@ -37,9 +45,9 @@ class SnowflakePlane:
         self.account = double.account(database=self.database, warehouse=WAREHOUSE)
         self.adapter = SnowflakeAdapter(
             self.account,
-            double.sign_in("CANCELLER"),
-            installation="tests",
-            data_plane_id=PLANE,
+            double.sign_in(canceller),
+            installation=installation,
+            data_plane_id=data_plane_id,
             timeout_seconds=10.0,
             executor_user="EXECUTOR",
             canary=double.sign_in("EXECUTOR"),
@@ -47,10 +55,11 @@ class SnowflakePlane:
 
     def work(self) -> Work:
         work = structs.replace(named_work(), incarnation=self.double.incarnation)
-        self._sessions[work.job_id] = self._session(work)
+        self.open_session(work)
         return work
 
-    def _session(self, work: Work) -> SnowflakeConnection:
+    def open_session(self, work: Work) -> SnowflakeConnection:
+        """The job's own session, which it is found by before it has run anything."""
         session = self._stack.enter_context(
             self.double.connect("EXECUTOR", warehouse=WAREHOUSE, database=self.database)
         )
@@ -58,6 +67,7 @@ class SnowflakePlane:
             cursor.execute(
                 "SELECT CURRENT_SESSION()", _statement_params={"QUERY_TAG": with_purpose(work.tag, Purpose.SESSION)}
             )
+        self._sessions[work.job_id] = session
         return session
 
     async def start(self, work: Work) -> None:
@@ -92,9 +102,8 @@ class SnowflakePlane:
 
     async def fail(self, work: Work) -> None:
         session = self._sessions[work.job_id]
-        query_id = self.submit(
-            work, "SELECT CAST(MD5(SEQ8()::VARCHAR) AS NUMBER) FROM TABLE(GENERATOR(ROWCOUNT => 10))"
-        )
+        sql = "SELECT CAST(MD5(SEQ8()::VARCHAR) AS NUMBER) FROM TABLE(GENERATOR(ROWCOUNT => 10))"
+        query_id = self.submit(work, sql)
         until(lambda: session.get_query_status(query_id).name == "FAILED_WITH_ERROR")
 
     async def shown(self) -> int | None:

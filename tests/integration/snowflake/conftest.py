@@ -2,10 +2,14 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from snowflake.connector import SnowflakeConnection
 
+from tests.databases import Databases
+from tests.integration.given import Given
+from tests.integration.snowflake.cancelling import Site
 from tests.integration.snowflake.given import WAREHOUSE, new_user
 from tests.snowflake import SnowflakeDouble
 
@@ -19,6 +23,20 @@ def anyio_backend() -> str:
 def double(snowflake_double: SnowflakeDouble) -> SnowflakeDouble:
     """The account, by its short name."""
     return snowflake_double
+
+
+@pytest.fixture(scope="module")
+def url(databases: Databases) -> Iterator[str]:
+    """A store on one database is enough where the engine is what is tried."""
+    with databases.lend_sqlite() as lent:
+        yield lent
+
+
+@pytest.fixture
+def site(given: Given, double: SnowflakeDouble) -> Iterator[Site]:
+    """A Snowflake plane with a store and a worker."""
+    with ExitStack() as sessions:
+        yield Site(given, double, sessions)
 
 
 @pytest.fixture
