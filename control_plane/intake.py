@@ -33,7 +33,7 @@ from control_plane.jobs import (
     work_tag,
 )
 from control_plane.lifecycle import JobState, Trigger
-from control_plane.planes import DataPlane, Platform, Tracking
+from control_plane.planes import LISTING_LAG_SECONDS, DataPlane, Platform, Tracking
 from control_plane.policy import Policy
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
@@ -58,7 +58,7 @@ class NewPlane(Struct, frozen=True):
     tags: list[str] = []
     collaborators: list[int] = []
     permit_seconds: float = 30.0
-    listing_lag_seconds: float = 0.0
+    listing_lag_seconds: float | None = None  #: None: as long as listings of the platform may lag
     stuck_after_seconds: float = 900.0
 
 
@@ -104,7 +104,7 @@ class Intake:
         if self._scope.data_plane_id is not None:
             raise Forbidden(f"whoever is bound to data plane {self._scope.data_plane_id} makes no others")
         _check_plane(new)
-        fields = msgspec.to_builtins(new)
+        fields = msgspec.to_builtins(new) | {"listing_lag_seconds": _listing_lag_of(new)}
         shared = [{"company_id": company} for company in sorted(set(fields.pop("collaborators")))]
         plane_id = new_id()
         try:
@@ -454,9 +454,13 @@ class Intake:
         return [row["job_id"] for row in settled]
 
 
+def _listing_lag_of(new: NewPlane) -> float:
+    return LISTING_LAG_SECONDS[new.platform] if new.listing_lag_seconds is None else new.listing_lag_seconds
+
+
 def _check_plane(new: NewPlane) -> None:
     for name in ("permit_seconds", "stuck_after_seconds", "listing_lag_seconds"):
-        seconds = getattr(new, name)
+        seconds = _listing_lag_of(new) if name == "listing_lag_seconds" else getattr(new, name)
         if not (math.isfinite(seconds) and (seconds > 0 or (seconds == 0 and name == "listing_lag_seconds"))):
             least = "from" if name == "listing_lag_seconds" else "above"
             raise BadInput(f"{name}: a number of seconds {least} 0 is needed, not {seconds}", field=name)

@@ -71,5 +71,8 @@ class DataPlane(Struct, frozen=True):
     tracking: Tracking = Tracking()  #: whose work, started elsewhere, may be tracked on it
 
 
+#: By how much listings of a platform may lag where nobody says otherwise. The embedded engine lists what is in its own
+#: memory. Snowflake names no delay for the functions of INFORMATION_SCHEMA; this one is generous, and unverified.
+LISTING_LAG_SECONDS = {Platform.NARRATIVE: 0.0, Platform.SNOWFLAKE: 10.0}
 #: Processes of a plane say that they live every ten seconds.
 SILENT_AFTER_SECONDS = 30.0

@@ -27,8 +27,9 @@ def create(
     ] = None,
     permit_seconds: Annotated[float, typer.Option(help="How long a claim lets an executor start statements.")] = 30.0,
     listing_lag_seconds: Annotated[
-        float, typer.Option(help="How far apart two empty listings must be to prove absence.")
-    ] = 0.0,
+        float | None,
+        typer.Option(help="How far apart two empty listings must be to prove absence. Default: 0; on Snowflake 10."),
+    ] = None,
     stuck_after_seconds: Annotated[float, typer.Option(help="A cancellation that waits longer is called stuck.")] = 900,
     as_json: AsJson = False,
 ) -> None:

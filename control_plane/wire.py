@@ -107,9 +107,9 @@ class DataPlaneSubmission(Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
     permit_seconds: Annotated[Seconds, Meta(description="How long a claim lets an executor start statements.")] = 30.0
     listing_lag_seconds: Annotated[
-        Annotated[float, Meta(ge=0, le=10**9)],
-        Meta(description="How far apart two empty listings must be to prove absence."),
-    ] = 0.0
+        Annotated[float, Meta(ge=0, le=10**9)] | None,
+        Meta(description="How far apart two empty listings must be to prove absence; null: 0, on Snowflake 10."),
+    ] = None
     stuck_after_seconds: Annotated[Seconds, Meta(description="A cancellation that waits longer is called stuck.")] = (
         900.0
     )

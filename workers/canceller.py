@@ -168,8 +168,7 @@ class Canceller:
             if len(left) < len(open_):
                 progress_at, pause = now, self._limits.look_seconds
             if now - progress_at >= self._limits.round_seconds:
-                await self.postpone(left)
-                return
+                left = await self.postpone_all_but_absent(left)
             if now - extended_at >= self._limits.lease_seconds / 3:
                 left, extended_at = await self.extend(left), now
             open_ = await self.close_what_ended(left)
@@ -248,6 +247,11 @@ class Canceller:
         self._let_go(cases)
         for case, postponement in zip(cases, given, strict=True):
             tell_postponed(case, postponement, by_job.get(case.job_id))
+
+    async def postpone_all_but_absent(self, cases: Sequence[Case]) -> list[Case]:
+        """What only lacks its second listing is waited for: in another round the first would have to be had again."""
+        await self.postpone([case for case in cases if case.absent_since is None])
+        return self._still_held(cases)
 
     def _postponement(self, case: Case) -> Postponement:
         reason = case.judgement

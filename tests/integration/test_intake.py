@@ -75,6 +75,14 @@ def test_a_name_that_is_taken_is_a_conflict_and_makes_no_plane(given: Given) -> 
     assert given.intake.planes() == before
 
 
+@pytest.mark.parametrize(("platform", "seconds"), [(Platform.NARRATIVE, 0.0), (Platform.SNOWFLAKE, 10.0)])
+def test_a_plane_expects_its_listings_to_lag_as_those_of_its_platform_may(
+    given: Given, platform: Platform, seconds: float
+) -> None:
+    assert given.new_plane(platform).listing_lag_seconds == seconds
+    assert given.new_plane(platform, listing_lag_seconds=3.5).listing_lag_seconds == 3.5
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

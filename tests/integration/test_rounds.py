@@ -317,6 +317,27 @@ def test_a_never_claimed_job_that_a_crash_left_is_settled_without_asking_the_eng
     assert (receipt.outcome, receipt.closure) == (Outcome.NEVER_STARTED, Closure.NEVER_CLAIMED)
 
 
+def test_a_round_outlasts_the_lag_of_the_listings_where_only_a_second_one_is_missing(
+    given: Given, engine: MemoryEngine
+) -> None:
+    plane = given.new_plane(listing_lag_seconds=20)
+    given.pending(plane=plane)
+    [claim] = given.dispatch.start(
+        EXECUTOR, data_plane_id=plane.data_plane_id, types=list(JobType), limit=1, incarnation="1"
+    )
+    given.request(claim.job_id)
+    bench = Bench(given, {plane.data_plane_id: engine}, limits=Limits(round_seconds=3.0))
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.settles(claim.job_id))
+
+    run(scenario())
+    receipt = given.job(claim.job_id).receipt
+    assert receipt is not None
+    assert (receipt.outcome, receipt.rounds) == (Outcome.NEVER_STARTED, 1)
+
+
 class Deaf(MemoryEngine):
     """An engine whose sessions cannot be closed."""
 
