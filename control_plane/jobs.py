@@ -82,10 +82,13 @@ class Rung(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What a statement is for; only ``run`` is ever found or stopped."""
+    """What a statement is for; only ``run`` is ever stopped.
+
+    By ``session`` the session that a job has to itself is found, also where its run was never recorded.
+    """
 
     RUN = "run"
-    SESSION = "session"  #: opens the job's own session, by which that is found
+    SESSION = "session"
     PUBLISH = "publish"
     CLEANUP = "cleanup"
 
@@ -96,8 +99,9 @@ def work_tag(installation: str, data_plane_id: UUID, job_id: UUID, purpose: Purp
 
 
 def with_purpose(tag: str, purpose: Purpose) -> str:
-    """The tag of the same job for another purpose."""
-    return f"{tag.rpartition(':')[0]}:{purpose.value}"
+    """The tag of the same job's statements for another purpose."""
+    job, _, _ = tag.rpartition(":")
+    return f"{job}:{purpose.value}"
 
 
 # --- who asked -----------------------------------------------------------------------------------------------------
