@@ -48,13 +48,15 @@ def view_input(sql: str, *, dataset_id: int = 6404) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[EmbeddedEngine]:
+async def opened(
+    path: Path, *, kind: type[EmbeddedEngine] = EmbeddedEngine, **options: Any
+) -> AsyncIterator[EmbeddedEngine]:
     """A new incarnation of the engine in the folder, with the data of every test."""
     folder = Folder.open(path)
     warehouse = Warehouse.open(path, RESOURCES)
     with warehouse.session() as session:
         session.execute(DATA)
-    engine = EmbeddedEngine(folder, warehouse, **options)
+    engine = kind(folder, warehouse, **options)
     try:
         yield engine
     finally:
@@ -71,7 +73,7 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None
 
 async def run_to_end(engine: EmbeddedEngine, claim: Claim) -> Ending:
     """Start the job under a permit that holds, and wait for its end."""
-    return await engine.follow(engine.start(claim, lambda: True))
+    return await engine.follow(await engine.start(claim, lambda: 30.0))
 
 
 def rows(engine: EmbeddedEngine, sql: str) -> list[tuple[Any, ...]]:

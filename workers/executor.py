@@ -18,11 +18,11 @@ from structlog.contextvars import bind_contextvars
 
 from adapters.base import RunStatus
 from control_plane.errors import Conflict, EngineUnavailable
-from control_plane.jobs import FailureCause, Handle
+from control_plane.jobs import FailureCause, Handle, work_tag
 from control_plane.work import Attendance, Claim, Commit, Failure, Publication
 from control_plane.work import Executor as Identity
 from workers.clock import Clock
-from workers.engines.base import Ending, Engine
+from workers.engines.base import Ending, Engine, NotStarted
 from workers.outage import Outage
 from workers.permit import Permit
 from workers.queue import JobQueue
@@ -58,6 +58,7 @@ class Held:
     permit: Permit
     handle: Handle | None = None
     closed: bool = False  #: somebody else decides how it ends
+    confirmed: bool = False  #: the store was told that nothing of it can start any more
     committed: bool = False
     draining: bool = False
 
@@ -87,6 +88,7 @@ class Executor:
         self._limits = limits
         self._clock = clock
         self._outage = Outage(clock)
+        self._installation = ""  #: told when it registers
         self._held: dict[UUID, Held] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
@@ -108,15 +110,21 @@ class Executor:
         """In this order: only a registered incarnation may vouch for the earlier ones, and finish what they began."""
         register = partial(self._queue.register, self._identity, data_plane_id=self._plane, token=uuid4())
         installation = await self._outlast(register)
-        closed = await self._outlast(partial(self._queue.confirm_lower_incarnations, self._identity))
+        self._installation = installation
         log.info(
             "executor_started",
             incarnation=self._identity.incarnation,
             address=self._identity.address,
             installation=installation,
-            jobs_closed=len(closed),
+            jobs_closed=len(await self._vouch()),
         )
         await self._beat()
+
+    async def _vouch(self) -> Collection[UUID]:
+        """Confirm what earlier starts held, where their end is the end of all that they had submitted."""
+        if not self._engine.ends_with_executor:
+            return []
+        return await self._outlast(partial(self._queue.confirm_lower_incarnations, self._identity))
 
     async def _serve(self, stopping: asyncio.Event, ticks: Ticks) -> None:
         claiming = asyncio.create_task(self._keep_claiming(ticks.claim, stopping))
@@ -133,9 +141,9 @@ class Executor:
         """Let runs end; then stop them and say so. What the store cannot be told, the next start takes up."""
         log.info("executor_draining", jobs=len(self._held))
         await self._quieten(claiming, self._limits.drain_seconds)
-        for held in self._held.values():
+        for held in list(self._held.values()):
             held.draining = True
-            self._engine.close(held.claim.tag)
+            await self._engine.close(held.claim.tag)
         await self._quieten(claiming, self._limits.last_words_seconds)
         if self._held:
             log.warning("jobs_left_behind", jobs=[str(job_id) for job_id in self._held])
@@ -191,14 +199,19 @@ class Executor:
 
     async def _attend(self) -> None:
         """Renew what is held, and close at once what could not be renewed."""
+        unsure = [held for held in self._held.values() if held.closed and not held.confirmed]
+        await self._close([*unsure, *await self._renew()])
+
+    async def _renew(self) -> list[Held]:
+        """What could not be renewed, of what is held."""
         attended = {job_id: held for job_id, held in self._held.items() if not (held.closed or held.committed)}
         if not attended:
-            return
+            return []
         epochs = {job_id: held.claim.epoch for job_id, held in attended.items()}
         asked_at, attendance = await self._outlast(partial(self._timed, partial(self._queue.attend, epochs)))
         for job_id in attendance.renewed:
             attended[job_id].permit.renew(asked_at=asked_at)
-        await self._close([held for held in attended.values() if self._must_close(held, attendance)])
+        return [held for held in attended.values() if self._must_close(held, attendance)]
 
     def _must_close(self, held: Held, attendance: Attendance) -> bool:
         """What was committed or let go since it was asked about is not renewed either, and needs no closing."""
@@ -206,15 +219,20 @@ class Executor:
         return job_id not in attendance.renewed and job_id in self._held and not held.committed
 
     async def _close(self, closing: Sequence[Held]) -> None:
-        """Confirmed once the engine refuses the tag for good: a run may still be ending, but none can start."""
-        if not closing:
-            return
+        """Confirmed once the engine is certain that nothing can start: a run may still be ending.
+
+        Of what it is not certain, it is asked again with the next attend, and when the job has ended.
+        """
         for held in closing:
             held.closed = True
-            self._engine.close(held.claim.tag)
-            log.info("job_closed", job=str(held.claim.job_id))
-        epochs = {held.claim.job_id: held.claim.epoch for held in closing}
+        certain = [held for held in closing if await self._engine.close(held.claim.tag)]
+        if not certain:
+            return
+        epochs = {held.claim.job_id: held.claim.epoch for held in certain}
         await self._outlast(partial(self._queue.confirm_closed, epochs))
+        for held in certain:
+            held.confirmed = True
+            log.info("job_closed", job=str(held.claim.job_id))
 
     # --- one job
 
@@ -225,6 +243,8 @@ class Executor:
             await self._conclude(held, await self._follow(held))
         except Conflict as error:  # its tag was closed before it could start
             await self._give_up(held, self._cause(error.message, {}))
+        except NotStarted as error:
+            await self._give_up(held, self._cause(error.message, error.diagnostics))
         except Exception as error:  # the boundary of one job
             log.exception("job_broken")
             await self._give_up(held, self._cause(f"{type(error).__name__}: {error}", {}))
@@ -233,7 +253,7 @@ class Executor:
 
     async def _follow(self, held: Held) -> Ending:
         """Start the run, record its handle at once, and wait for its end; the store's absence delays neither."""
-        handle = held.handle = self._engine.start(held.claim, held.permit.holds)
+        handle = held.handle = await self._engine.start(held.claim, held.permit.left_seconds)
         log.info("job_started", type=held.claim.type.value, run_id=handle.run_id)
         record = partial(self._queue.record_handles, {held.claim.job_id: handle}, held.epochs)
         try:
@@ -247,6 +267,7 @@ class Executor:
     async def _conclude(self, held: Held, ending: Ending) -> None:
         if held.closed:
             log.info("closed_run_ended", status=ending.status.value, word=ending.word)
+            await self._close([] if held.confirmed else [held])
         elif ending.status is RunStatus.SUCCEEDED and ending.result is not None:
             await self._commit(held, ending, ending.result)
         else:
@@ -286,9 +307,12 @@ class Executor:
     async def _give_up(self, held: Held, cause: FailureCause) -> None:
         """Fail the job; where a cancellation was first, the cause is a hint, and the job is confirmed as closed.
 
-        ``failed`` is written only once nothing of the job runs: its run is stopped, and waited for.
+        ``failed`` is written only once nothing of the job runs: its run is stopped, and waited for. Where the engine
+        cannot be certain, nothing is written, and the job is left to whoever misses it.
         """
-        self._engine.close(held.claim.tag)
+        if not await self._engine.close(held.claim.tag):
+            log.error("job_left_open", cause=cause.message)
+            return
         if held.handle is not None:
             await self._engine.follow(held.handle)
         failure = Failure(held.claim.job_id, held.claim.epoch, cause)
@@ -328,7 +352,8 @@ class Executor:
         """Only the store knows which job ended; its output goes whoever ended it."""
         unpublished = await self._engine.unpublished()
         doomed = await self._outlast(partial(self._queue.discardable, unpublished)) if unpublished else []
-        removed = await self._engine.discard(doomed) if doomed else {}
+        tags = {job_id: work_tag(self._installation, self._plane, job_id) for job_id in doomed}
+        removed = await self._engine.discard(tags) if tags else {}
         if removed:
             await self._outlast(partial(self._queue.record_leftovers, removed))
             log.info("leftovers_discarded", removed=[name for names in removed.values() for name in names])

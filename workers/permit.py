@@ -19,6 +19,6 @@ class Permit:
         """Count from the later of the askings; answers may overtake one another."""
         self._asked_at = max(self._asked_at, asked_at)
 
-    def holds(self) -> bool:
-        """Whether a statement may be submitted now."""
-        return self._monotonic() - self._asked_at < self._seconds / 2
+    def left_seconds(self) -> float:
+        """For how long a statement may still be submitted; 0 or less: not any more."""
+        return self._seconds / 2 - (self._monotonic() - self._asked_at)

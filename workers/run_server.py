@@ -88,7 +88,7 @@ class RunProtocol:
     async def close(self, asked: wire.Jobs) -> wire.Done:
         """Close these tags for good, started or not, and stop their runs."""
         for job in asked.jobs:
-            self._engine.close(job.tag)
+            await self._engine.close(job.tag)
         return wire.Done(self._identity, frozenset(job.job_id for job in asked.jobs))
 
     async def observe(self, asked: wire.Handles) -> wire.Runs:

@@ -97,7 +97,7 @@ class EmbeddedPlane:
         return structs.replace(named_work(), executor=self.executor, incarnation=self.engine.incarnation)
 
     async def start(self, work: Work) -> None:
-        self.engine.start(structs.replace(view_of(ENDLESS, job_id=work.job_id), tag=work.tag), lambda: True)
+        await self.engine.start(structs.replace(view_of(ENDLESS, job_id=work.job_id), tag=work.tag), lambda: 30.0)
 
     async def succeed(self, work: Work) -> None:
         number = work.publication.number if work.publication else 0

@@ -134,6 +134,16 @@ async def working(given: Given, path: Path, **options: Any) -> AsyncIterator[Sit
                 await task
 
 
+class Unsure(EmbeddedEngine):
+    """Is not certain, until it is told that it is, whether something of a tag can still start."""
+
+    ends_with_executor = False
+    certain = False
+
+    async def close(self, tag: str) -> bool:
+        return self.certain and await super().close(tag)
+
+
 class Once:
     """Does something at one moment of the executor's work, the first time only."""
 
@@ -345,13 +355,51 @@ async def test_a_tag_that_was_closed_before_the_claim_was_answered_is_not_starte
     job_id = submit(given, QUICK)
 
     async with site(given, tmp_path) as place:
-        place.engine.close(place.tag(job_id))
+        await place.engine.close(place.tag(job_id))
         task = asyncio.create_task(place.executor.run(stopping=place.stopping, ticks=place.ticks))
         job = await place.reached(job_id, JobState.FAILED)
         task.cancel()
 
         assert "closed" in job.failures[0].message
         assert outputs(place.engine) == []
+
+
+async def test_a_job_is_confirmed_as_closed_only_once_the_engine_is_certain(given: Given, tmp_path: Path) -> None:
+    attended = asyncio.Event()
+
+    async def after(call: str) -> None:
+        if call == "close":
+            attended.set()
+
+    async with working(given, tmp_path, kind=Unsure, after=after) as place:
+        assert isinstance(place.engine, Unsure)
+        job_id = place.submit(ENDLESS)
+        await place.executing(job_id)
+        given.request(job_id)
+        place.ticks.attend.set()
+        await attended.wait()
+        assert given.rows_of("jobs", job_id)[0]["executor_closed_at"] is None
+
+        place.engine.certain = True
+        place.ticks.attend.set()
+
+        await until(lambda: given.rows_of("jobs", job_id)[0]["executor_closed_at"] is not None)
+
+
+async def test_a_job_whose_engine_is_not_certain_is_neither_failed_nor_confirmed(given: Given, tmp_path: Path) -> None:
+    closed = asyncio.Event()
+
+    async def after(call: str) -> None:
+        if call == "close":
+            closed.set()
+
+    async with working(given, tmp_path, kind=Unsure, after=after) as place:
+        job_id = place.submit("SELECT missing FROM narrative.datasets.ds_1")
+        await closed.wait()
+        await place.reached(place.submit(QUICK), JobState.COMPLETED)
+
+        assert given.job(job_id).state is JobState.RUNNING
+        assert given.rows_of("jobs", job_id)[0]["executor_closed_at"] is None
 
 
 # --- the permit
@@ -600,6 +648,20 @@ async def test_the_next_start_confirms_what_the_earlier_one_held_and_makes_its_c
 
     [held] = given.dispatch.claim({given.plane.data_plane_id: 9}, worker="w1", lease_seconds=20.0)
     assert held.closure == "executor_closed"
+
+
+async def test_where_submissions_may_outlive_their_executor_the_next_start_confirms_nothing(
+    given: Given, tmp_path: Path
+) -> None:
+    async with working(given, tmp_path, kind=Unsure) as place:
+        job_id = place.submit(ENDLESS)
+        await place.executing(job_id)
+    given.request(job_id)
+
+    async with working(given, tmp_path, kind=Unsure) as place:
+        await place.reached(place.submit(QUICK), JobState.COMPLETED)
+
+    assert given.rows_of("jobs", job_id)[0]["executor_closed_at"] is None
 
 
 async def test_a_start_that_the_store_knows_already_is_refused(given: Given, tmp_path: Path) -> None:

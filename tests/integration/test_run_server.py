@@ -133,7 +133,7 @@ async def test_whoever_has_the_token_is_answered_and_a_wrong_one_is_seen_as_not_
     async with on_the_network(tmp_path) as (engine, address):
         executor = Executor(engine.executor_id, 1, address)
         claim = view_of(ENDLESS)
-        engine.start(claim, lambda: True)
+        await engine.start(claim, lambda: 30.0)
         work = Work(claim.job_id, claim.tag, executor=executor)
         right, wrong = EmbeddedAdapter(token=TOKEN), EmbeddedAdapter(token="wrong")
 
@@ -154,7 +154,7 @@ async def test_whoever_has_the_token_is_answered_and_a_wrong_one_is_seen_as_not_
 async def test_a_malformed_request_gets_one_clear_sentence_and_changes_nothing(tmp_path: Path, body: bytes) -> None:
     async with client_of(tmp_path) as (engine, client):
         claim = view_of(ENDLESS)
-        handle = engine.start(claim, lambda: True)
+        handle = await engine.start(claim, lambda: 30.0)
 
         for path in POSTS:
             answer = await client.post(path, content=body)

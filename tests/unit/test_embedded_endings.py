@@ -39,7 +39,7 @@ async def test_discarding_what_a_run_is_still_writing_removes_nothing_and_says_n
 
     async with opened(tmp_path, now=now) as engine:
         claim = view_of(QUICK)
-        handle = engine.start(claim, lambda: True)
+        handle = await engine.start(claim, lambda: 30.0)
         await until(lambda: outputs(engine) == [f"job_{claim.job_id}"])
         assert engine.observe([handle])[0].status is RunStatus.ACTIVE
 
@@ -57,12 +57,12 @@ async def test_a_session_is_of_no_use_any_more_when_its_runs_end_is_told(tmp_pat
     asked, begun = Event(), Event()
     usable: list[bool] = []
 
-    def may_submit() -> bool:
+    def permit_left() -> float:
         asked.set()
-        return begun.wait(30)
+        return float(begun.wait(30))
 
     async with opened(tmp_path) as engine:
-        handle = engine.start(view_of(sql), may_submit)
+        handle = await engine.start(view_of(sql), permit_left)
         await until(asked.is_set)
         [run] = engine._book.by_handles([handle])
         assert is_open(run.session)

@@ -208,7 +208,7 @@ async def test_a_second_process_cannot_open_the_database(tmp_path: Path) -> None
 
 async def test_a_run_that_would_take_minutes_stops_and_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
-        handle = engine.start(view_of(ENDLESS), lambda: True)
+        handle = await engine.start(view_of(ENDLESS), lambda: 30.0)
         assert engine.observe([handle])[0].status is RunStatus.ACTIVE
 
         answers = engine.stop([handle])
@@ -223,7 +223,7 @@ async def test_a_run_that_would_take_minutes_stops_and_leaves_nothing(tmp_path: 
 async def test_a_stop_that_comes_before_execution_begins_is_not_lost(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         for _ in range(30):
-            handle = engine.start(view_of(ENDLESS), lambda: True)
+            handle = await engine.start(view_of(ENDLESS), lambda: 30.0)
             engine.stop([handle])
 
             assert (await engine.follow(handle)).status is RunStatus.STOPPED
@@ -232,12 +232,12 @@ async def test_a_stop_that_comes_before_execution_begins_is_not_lost(tmp_path: P
 async def test_a_run_that_is_stopped_while_its_permit_is_asked_for_submits_nothing(tmp_path: Path) -> None:
     asked, answer = Event(), Event()
 
-    def may_submit() -> bool:
+    def permit_left() -> float:
         asked.set()
-        return answer.wait(10)
+        return float(answer.wait(10))
 
     async with opened(tmp_path, interrupt=lambda _session: None) as engine:
-        handle = engine.start(view_of(QUICK), may_submit)
+        handle = await engine.start(view_of(QUICK), permit_left)
         await until(asked.is_set)
         engine.stop([handle])
         answer.set()
@@ -248,7 +248,7 @@ async def test_a_run_that_is_stopped_while_its_permit_is_asked_for_submits_nothi
 
 async def test_stopping_one_run_leaves_the_others_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
-        doomed, spared = (engine.start(view_of(ENDLESS), lambda: True) for _ in range(2))
+        doomed, spared = [await engine.start(view_of(ENDLESS), lambda: 30.0) for _ in range(2)]
 
         engine.stop([doomed])
         await engine.follow(doomed)
@@ -258,7 +258,7 @@ async def test_stopping_one_run_leaves_the_others_alone(tmp_path: Path) -> None:
 
 async def test_an_ended_run_has_nothing_to_stop(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
-        handle = engine.start(view_of(QUICK), lambda: True)
+        handle = await engine.start(view_of(QUICK), lambda: 30.0)
         await engine.follow(handle)
 
         assert engine.stop([handle]) == {handle: StopAnswer.ALREADY_ENDED}
@@ -275,7 +275,7 @@ async def test_a_run_whose_interrupts_are_lost_is_active_until_one_is_not(tmp_pa
             session.interrupt()
 
     async with opened(tmp_path, interrupt=interrupt) as engine:
-        handle = engine.start(view_of(ENDLESS), lambda: True)
+        handle = await engine.start(view_of(ENDLESS), lambda: 30.0)
         await until(lambda: engine.observe([handle])[0].word == "executing")
         engine.stop([handle])
         assert asked.wait(10)
@@ -290,19 +290,19 @@ async def test_a_closed_tag_never_starts(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         claim = view_of(QUICK)
 
-        engine.close(claim.tag)
+        await engine.close(claim.tag)
 
         with pytest.raises(Conflict, match="closed"):
-            engine.start(claim, lambda: True)
+            await engine.start(claim, lambda: 30.0)
         assert engine.list_runs([claim.tag]) == []
 
 
 async def test_closing_a_tag_stops_its_run(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         claim = view_of(ENDLESS)
-        handle = engine.start(claim, lambda: True)
+        handle = await engine.start(claim, lambda: 30.0)
 
-        engine.close(claim.tag)
+        await engine.close(claim.tag)
 
         assert (await engine.follow(handle)).status is RunStatus.STOPPED
 
@@ -313,12 +313,12 @@ async def test_a_job_is_started_once(tmp_path: Path) -> None:
         await run_to_end(engine, claim)
 
         with pytest.raises(Conflict, match="started before"):
-            engine.start(claim, lambda: True)
+            await engine.start(claim, lambda: 30.0)
 
 
 async def test_without_a_permit_nothing_is_submitted(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
-        ending = await engine.follow(engine.start(view_of(QUICK), lambda: False))
+        ending = await engine.follow(await engine.start(view_of(QUICK), lambda: 0.0))
 
         assert ending.status is RunStatus.STOPPED
         assert "permit" in ending.word
@@ -327,10 +327,10 @@ async def test_without_a_permit_nothing_is_submitted(tmp_path: Path) -> None:
 
 async def test_the_oldest_ended_runs_are_forgotten_and_active_ones_never(tmp_path: Path) -> None:
     async with opened(tmp_path, remembered=2) as engine:
-        active = engine.start(view_of(ENDLESS), lambda: True)
+        active = await engine.start(view_of(ENDLESS), lambda: 30.0)
         ended = []
         for _ in range(3):
-            ended.append(engine.start(view_of(QUICK), lambda: True))
+            ended.append(await engine.start(view_of(QUICK), lambda: 30.0))
             await engine.follow(ended[-1])
 
         await until(lambda: [run.handle for run in engine.observe([active, *ended])] == [active, *ended[1:]])
@@ -338,7 +338,7 @@ async def test_the_oldest_ended_runs_are_forgotten_and_active_ones_never(tmp_pat
 
 async def test_a_run_of_another_incarnation_cannot_be_followed(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
-        handle = engine.start(view_of(QUICK), lambda: True)
+        handle = await engine.start(view_of(QUICK), lambda: 30.0)
         await engine.follow(handle)
     async with opened(tmp_path) as restarted:
         with pytest.raises(EngineUnavailable):

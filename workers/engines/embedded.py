@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from functools import partial
@@ -47,6 +47,7 @@ class EmbeddedEngine:
 
     name = ENGINE
     types: frozenset[JobType] = TYPES
+    ends_with_executor = True  #: it is in the same process, and whoever holds the folder's lock knows that to be gone
 
     def __init__(
         self,
@@ -70,20 +71,20 @@ class EmbeddedEngine:
 
     # --- as the executor uses it
 
-    def start(self, claim: Claim, may_submit: Callable[[], bool]) -> Handle:
+    async def start(self, claim: Claim, permit_left: Callable[[], float]) -> Handle:
         """Begin the job's one run; the SQL is read in the run's own thread, because a long one takes seconds."""
-        return self._begin(claim, may_submit)
+        return self._begin(claim, permit_left)
 
     def start_query(self, sql: str, owner: str) -> Handle:
         """Begin a query that is nobody's job, and counts the rows of *sql*: as if it were started elsewhere."""
         query_id = uuid4()
         wanted = {"nql": sql, "compiled_sql": sql}
         claim = Claim(query_id, JobType.NQL_FORECAST, wanted, f"query:{query_id}", query_id, permit_seconds=math.inf)
-        return self._begin(claim, lambda: True, Owner(user=owner))
+        return self._begin(claim, lambda: math.inf, Owner(user=owner))
 
-    def _begin(self, claim: Claim, may_submit: Callable[[], bool], owner: Owner | None = None) -> Handle:
+    def _begin(self, claim: Claim, permit_left: Callable[[], float], owner: Owner | None = None) -> Handle:
         handle = run_handle(self.executor_id, self.incarnation, claim.job_id)
-        run = Run(claim, handle, self._warehouse.session(), may_submit, owner)
+        run = Run(claim, handle, self._warehouse.session(), permit_left, owner)
         self._book.add(run)
         threading.Thread(target=self._carry_out, args=[run], name=str(claim.job_id), daemon=True).start()
         return handle
@@ -94,11 +95,12 @@ class EmbeddedEngine:
             return await asyncio.shield(asyncio.wrap_future(run.ended))
         raise EngineUnavailable(f"handle: {handle.run_id} is no run of this incarnation", field="handle")
 
-    def close(self, tag: str) -> None:
-        """Close the tag for good, and stop its run."""
+    async def close(self, tag: str) -> bool:
+        """Close the tag for good, and stop its run: what is in this process is certain at once."""
         run = self._book.close(tag)
         if run is not None:
             self._stop(run)
+        return True
 
     async def publish(self, claims: Sequence[Claim]) -> frozenset[UUID]:
         """Publish committed jobs; those without a publication have nothing to show and are left out."""
@@ -113,10 +115,10 @@ class EmbeddedEngine:
         """The jobs that have an output here which no reader sees."""
         return await self._keep_house(self._warehouse.unpublished)
 
-    async def discard(self, job_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, ...]]:
+    async def discard(self, jobs: Collection[UUID]) -> Mapping[UUID, tuple[str, ...]]:
         """Remove unpublished outputs; one that is still being written is left for the next time."""
         active = {run.claim.job_id for run in self._book.active()}
-        idle = [job_id for job_id in job_ids if job_id not in active]
+        idle = [job_id for job_id in jobs if job_id not in active]
         return await self._keep_house(partial(self._warehouse.discard, idle))
 
     def check(self) -> None:

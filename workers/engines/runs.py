@@ -25,14 +25,14 @@ class Run:
         claim: Claim,
         handle: Handle,
         session: DuckDBPyConnection,
-        may_submit: Callable[[], bool],
+        permit_left: Callable[[], float],
         owner: Owner | None = None,
     ) -> None:
         self.claim = claim
         self.owner = owner
         self.handle = handle
         self.session = session
-        self.may_submit = may_submit
+        self.permit_left = permit_left
         self.stopping = threading.Event()
         self.ended: Future[Ending] = Future()
         self.word = "queued"
@@ -40,7 +40,7 @@ class Run:
 
     def refusal(self) -> str | None:
         """Why the statement may not be submitted now, if so; asked last before submitting."""
-        permitted = self.may_submit()
+        permitted = self.permit_left() > 0
         if self.stopping.is_set():
             return "stopped before it was submitted"
         return None if permitted else "permit ran out before it was submitted"
