@@ -63,7 +63,10 @@ class Account:
     def options(
         self, sign_in: SignIn, *, timeout_seconds: float, with_warehouse: bool = False, **parameters: str
     ) -> dict[str, Any]:
-        """As the connector takes it, every time-out set; *parameters* are the session's, and last as long as it."""
+        """As the connector takes it, every time-out set; *parameters* are the session's, and last as long as it.
+
+        *with_warehouse*: for a session that computes; cancelling is to start none.
+        """
         seconds = max(1, round(timeout_seconds))
         told = {
             "account": self.account,

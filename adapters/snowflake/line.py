@@ -52,13 +52,17 @@ class Line:
     """A session of *sign_in* for asking and telling, never for a job; its statements carry *tag*.
 
     Every call raises LineError, within *timeout_seconds* (and the time to sign in where that is needed).
+    *with_warehouse*: its statements may compute, and may cost credits.
     """
 
-    def __init__(self, account: Account, sign_in: SignIn, *, timeout_seconds: float, tag: str) -> None:
+    def __init__(
+        self, account: Account, sign_in: SignIn, *, timeout_seconds: float, tag: str, with_warehouse: bool = False
+    ) -> None:
         self._account = account
         self._sign_in = sign_in
         self._timeout_seconds = timeout_seconds
         self._tag = tag
+        self._with_warehouse = with_warehouse
         self._signing_in = asyncio.Lock()
         self._connection: aio.SnowflakeConnection | None = None
         self._identity: Identity | None = None
@@ -87,6 +91,16 @@ class Line:
         The connector would abort it, and with it the stop (measured with 5.2.0).
         """
         return await asyncio.shield(asyncio.ensure_future(self.ask(sql)))
+
+    async def result(self, query_id: str) -> list[Row]:
+        """The rows that a query of this user answered, in whichever session; it has succeeded."""
+
+        async def fetch(connection: aio.SnowflakeConnection) -> list[Row]:
+            async with connection.cursor() as cursor:
+                await cursor.get_results_from_sfqid(query_id)
+                return list(await cursor.fetchall())
+
+        return await self._call(fetch)
 
     async def fates(self, query_ids: Collection[str]) -> Mapping[str, Fate]:
         """What the account says of these queries, each by its own status; what it did not answer for is left out."""
@@ -160,7 +174,11 @@ class Line:
         async with self._signing_in:
             if self._connection is None:
                 self._connection = await sign_in(
-                    self._account, self._sign_in, timeout_seconds=self._timeout_seconds, QUERY_TAG=self._tag
+                    self._account,
+                    self._sign_in,
+                    timeout_seconds=self._timeout_seconds,
+                    with_warehouse=self._with_warehouse,
+                    QUERY_TAG=self._tag,
                 )
             return self._connection
 

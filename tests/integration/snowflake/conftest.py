@@ -7,10 +7,11 @@ from contextlib import ExitStack
 import pytest
 from snowflake.connector import SnowflakeConnection
 
+from adapters.snowflake.account import Account, SignIn
 from tests.databases import Databases
 from tests.integration.given import Given
 from tests.integration.snowflake.cancelling import Site
-from tests.integration.snowflake.given import WAREHOUSE, new_user
+from tests.integration.snowflake.given import WAREHOUSE, new_user, rows
 from tests.snowflake import SnowflakeDouble
 
 
@@ -74,3 +75,24 @@ def own_warehouse(double: SnowflakeDouble) -> str:
 def own_user(double: SnowflakeDouble) -> str:
     """A user, with a role of the same name, that this test may change."""
     return new_user(double)
+
+
+@pytest.fixture
+def own_database(double: SnowflakeDouble) -> str:
+    """A database without anything of ours in it."""
+    name = f"DB_{secrets.token_hex(4)}".upper()
+    with double.connect("EXECUTOR", warehouse=WAREHOUSE) as connection:
+        rows(connection, f"CREATE DATABASE {name}")
+    return name
+
+
+@pytest.fixture
+def ours(double: SnowflakeDouble, own_database: str) -> Account:
+    """The account as Countermand is told of it, with that database."""
+    return double.account(database=own_database, warehouse=WAREHOUSE)
+
+
+@pytest.fixture
+def who(double: SnowflakeDouble) -> SignIn:
+    """As whom the executor signs in."""
+    return double.sign_in("EXECUTOR")

@@ -5,9 +5,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
+from adapters.snowflake.account import Account, SignIn, TokenKind
 from tests.snowflake import ENDLESS, SnowflakeDouble, until
 
 WAREHOUSE = "COMPUTE_WH"
@@ -27,6 +29,26 @@ def new_user(double: SnowflakeDouble) -> str:
         f"GRANT ROLE {name} TO USER {name}",
     )
     return name
+
+
+def account_of(double: SnowflakeDouble, database: str) -> Account:
+    """The account as Countermand is told of it."""
+    address = double.options("NOBODY")
+    return Account(
+        account=address["account"],
+        database=database,
+        host=address["host"],
+        port=address["port"],
+        protocol="http",
+        warehouse=WAREHOUSE,
+    )
+
+
+def signs_in(double: SnowflakeDouble, user: str) -> SignIn:
+    """As the user, by a token that nobody else has."""
+    token = secrets.token_urlsafe(16)
+    double.issue_oauth_token(user, token)
+    return SignIn(user=user, token=SecretStr(token), token_kind=TokenKind.OAUTH)
 
 
 def rows(connection: SnowflakeConnection, sql: str, *bound: Any) -> list[Any]:
