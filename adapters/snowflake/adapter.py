@@ -43,7 +43,7 @@ OPTIONS = ("account", "sign_in", "executor_user", "canary")
 
 
 class SnowflakeAdapter:
-    """The adapter of a Snowflake plane, as the user of *sign_in*; no call uses a warehouse.
+    """The adapter of a Snowflake plane, as the user of *sign_in*; no call but ``publish`` uses a warehouse.
 
     *executor_user* is whose queries the plane's jobs are (default: the same user), *canary* how that user signs in for
     :meth:`check`, where it is known here.
@@ -67,7 +67,10 @@ class SnowflakeAdapter:
         self._user = (executor_user or sign_in.user).upper()
         self._line = Line(account, sign_in, timeout_seconds=timeout_seconds, tag=f"countermand-worker:{plane}")
         self._history = History(self._line, prefix=f"countermand:{plane}:")
-        self._outputs = Outputs(self._line, account.database)
+        self._writing = Line(
+            account, sign_in, timeout_seconds=timeout_seconds, tag=f"countermand-worker:{plane}", with_warehouse=True
+        )
+        self._outputs = Outputs(self._writing, account.database)
         as_executor = canary or (sign_in if self._user == sign_in.user.upper() else None)
         self._canary = Canary(account, as_executor, tag=f"countermand:{plane}:canary", timeout_seconds=timeout_seconds)
 
@@ -251,16 +254,13 @@ class SnowflakeAdapter:
 
     async def _publish(self, work: Work, order: Publication) -> bool:
         try:
-            return await self._outputs.publish(with_purpose(work.tag, Purpose.PUBLISH), work.job_id, order)
+            return await self._outputs.publish(work.tag, work.job_id, order)
         except LineError:
             return False
 
-    async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
-        """Remove what these jobs wrote, as far as this user may; the executor does it otherwise."""
-        try:
-            return await self._outputs.discard({w.job_id: with_purpose(w.tag, Purpose.CLEANUP) for w in works})
-        except LineError:
-            return {}
+    async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:  # noqa: ARG002  the Protocol's
+        """Nothing: to look what was published would start a warehouse. The executor removes it, whose it is."""
+        return {}
 
     # --- itself
 
@@ -276,7 +276,7 @@ class SnowflakeAdapter:
 
     async def aclose(self) -> None:
         """Sign out."""
-        await self._line.aclose()
+        await asyncio.gather(self._line.aclose(), self._writing.aclose())
 
 
 def for_plane(surroundings: Surroundings) -> SnowflakeAdapter:

@@ -9,7 +9,7 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
 
 from adapters.snowflake.adapter import SnowflakeAdapter
-from adapters.snowflake.outputs import Output
+from adapters.snowflake.outputs import OUTPUTS, Output
 from control_plane.errors import Conflict
 from control_plane.jobs import Purpose, with_purpose
 from control_plane.work import Work
@@ -96,9 +96,12 @@ class SnowflakePlane:
         session = self._sessions[work.job_id]
         with session.cursor() as cursor:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {self.database}.COUNTERMAND_OUTPUTS")
-        output = Output(self.database, work.job_id)
-        query_id = self.submit(work, f"CREATE TABLE {output.name} AS SELECT {number} AS N")
+        query_id = self.submit(work, f"CREATE TABLE {self.output_of(work)} AS SELECT {number} AS N")
         until(lambda: session.get_query_status(query_id).name == "SUCCESS")
+
+    def output_of(self, work: Work) -> str:
+        """The table of the job's own."""
+        return f'{self.database}.{OUTPUTS}."{Output.of_view(work.job_id).table}"'
 
     async def fail(self, work: Work) -> None:
         session = self._sessions[work.job_id]

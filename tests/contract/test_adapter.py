@@ -435,15 +435,18 @@ async def test_a_job_without_an_output_is_not_published(plane: Plane) -> None:
     assert await plane.adapter.publish([published_as(plane.work(), 1)]) == frozenset()
 
 
-async def test_what_an_unpublished_job_wrote_is_removed_once(plane: Plane) -> None:
+async def test_what_an_unpublished_job_wrote_is_removed_once_or_left_to_its_executor(plane: Plane) -> None:
     work = plane.work()
     await plane.succeed(work)
 
     removed = await plane.adapter.discard([work])
     again = await plane.adapter.discard([work])
 
-    assert len(removed[work.job_id]) == 1
-    assert again == {work.job_id: ()}
+    if removed:
+        assert len(removed[work.job_id]) == 1
+        assert again == {work.job_id: ()}
+    else:
+        assert plane.adapter.engine == "snowflake"
 
 
 async def test_what_is_published_is_not_removed(plane: Plane) -> None:
@@ -451,7 +454,7 @@ async def test_what_is_published_is_not_removed(plane: Plane) -> None:
     await plane.succeed(work)
     await plane.adapter.publish([work])
 
-    assert await plane.adapter.discard([work]) == {work.job_id: ()}
+    assert not (await plane.adapter.discard([work])).get(work.job_id)
     assert await plane.shown() == 1
 
 
