@@ -1,0 +1,223 @@
+"""What is true of the Snowflake adapter alone: its check, its statements, and what it does not let in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from msgspec import structs
+
+from adapters.base import Run, RunStatus, StopAnswer
+from adapters.registry import Surroundings, adapter_factory
+from adapters.snowflake.adapter import SnowflakeAdapter
+from control_plane.errors import BadInput
+from control_plane.jobs import Handle, Rung, Waiting
+from control_plane.planes import Tracking
+from tests.contract.snowflake import SnowflakePlane
+from tests.narrative import PLANE
+from tests.snowflake import SnowflakeDouble, until
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = ["", "x", "'; DROP TABLE T; --", "01b2c3d4-0000-1234-0000-00001234567", "../login", "\\'); SELECT 1 --"]
+
+
+@pytest.fixture
+async def plane(double: SnowflakeDouble) -> AsyncIterator[SnowflakePlane]:
+    with ExitStack() as sessions:
+        made = SnowflakePlane(double, sessions)
+        yield made
+        await made.adapter.aclose()
+
+
+def adapter_of(double: SnowflakeDouble, user: str = "CANCELLER", **options: Any) -> SnowflakeAdapter:
+    return SnowflakeAdapter(
+        double.account(warehouse="COMPUTE_WH"),
+        double.sign_in(user),
+        installation="tests",
+        data_plane_id=PLANE,
+        timeout_seconds=1.0,
+        **options,
+    )
+
+
+# --- the check
+
+
+async def test_the_check_sees_and_stops_a_query_of_the_executors_user_and_says_how_long_that_took(
+    double: SnowflakeDouble,
+) -> None:
+    adapter = adapter_of(double, executor_user="executor", canary=double.sign_in("EXECUTOR"))
+
+    check = await adapter.check()
+
+    assert (check.ok, check.detail) == (True, "CANCELLER sees and stops what EXECUTOR runs")
+    assert check.seconds is not None
+    assert double.state()["active"] == []
+    await adapter.aclose()
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"denied": ["CANCELLER"]}, "CANCELLER may not: SQL access control error"),
+        ({"blind": ["CANCELLER"]}, "CANCELLER is not shown what EXECUTOR runs"),
+        ({"lying": ["SYSTEM$CANCEL_QUERY"]}, "CANCELLER told a query of EXECUTOR to stop, and after 1 s it is RUNNING"),
+        ({"hanging": ["statement"]}, "COUNTERMAND did not answer within 1 s"),
+    ],
+)
+async def test_the_check_says_in_one_line_what_would_go_wrong(
+    double: SnowflakeDouble, faults: dict[str, Any], says: str
+) -> None:
+    adapter = adapter_of(double, executor_user="EXECUTOR", canary=double.sign_in("EXECUTOR"))
+    double.switch(**faults)
+
+    check = await adapter.check()
+
+    assert not check.ok
+    assert says in check.detail
+    assert "\n" not in check.detail
+    await adapter.aclose()
+
+
+async def test_what_cannot_be_tried_is_not_called_in_order(double: SnowflakeDouble) -> None:
+    adapter = adapter_of(double, executor_user="EXECUTOR")
+
+    check = await adapter.check()
+
+    assert not check.ok
+    assert "was not tried: how that user signs in is not configured here" in check.detail
+    await adapter.aclose()
+
+
+async def test_one_user_for_both_sides_needs_no_other_canary(double: SnowflakeDouble) -> None:
+    adapter = adapter_of(double, "EXECUTOR")
+
+    assert (await adapter.check()).ok
+    await adapter.aclose()
+
+
+# --- what is let in
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_what_has_not_the_form_of_a_query_id_never_leaves_this_process(
+    double: SnowflakeDouble, plane: SnowflakePlane, name: str
+) -> None:
+    await plane.adapter.find([plane.work()])  # signed in
+    handle = Handle("snowflake", double.incarnation, name)
+    run = Run(uuid4(), "t", handle, RunStatus.ACTIVE)
+    tracked = structs.replace(plane.work(), handle=handle, tracked=Tracking(users=["DBT"]))
+    before = double.state()["statements"]
+
+    listing = (await plane.adapter.find([tracked]))[tracked.job_id]
+    answers = {rung: await plane.adapter.stop([run], rung) for rung in Rung}
+    seen = await plane.adapter.observe([run])
+
+    assert (listing.runs, listing.complete) == ((), False)
+    assert not any(answers.values())
+    assert not seen
+    assert double.state()["statements"] == before
+
+
+@pytest.mark.parametrize("tag", ["it's", "\\", "\\' OR 1=1 --", "%", "' OR '1'='1"])
+async def test_a_hostile_tag_finds_nothing_and_breaks_nothing(plane: SnowflakePlane, tag: str) -> None:
+    await plane.start(work := plane.work())
+
+    listing = (await plane.adapter.find([structs.replace(work, tag=tag)]))[work.job_id]
+
+    assert (listing.runs, listing.complete) == ((), True)
+
+
+def test_the_registry_makes_the_adapter_and_names_what_is_missing(double: SnowflakeDouble) -> None:
+    options = {"account": double.account(), "sign_in": double.sign_in("CANCELLER")}
+    make = adapter_factory("snowflake")
+
+    assert make(Surroundings("tests", PLANE, 1.0, options)).engine == "snowflake"
+    with pytest.raises(BadInput, match="sign_in is needed"):
+        make(Surroundings("tests", PLANE, 1.0, {"account": double.account()}))
+    with pytest.raises(BadInput, match="unknown for snowflake: warehouse"):
+        make(Surroundings("tests", PLANE, 1.0, {**options, "warehouse": "X"}))
+
+
+# --- stopping
+
+
+async def test_the_stop_goes_on_when_whoever_asked_for_it_is_cancelled(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    """The connector aborts the statement of a task that is cancelled: here, the one that cancels."""
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+    [run] = (await plane.adapter.find([work]))[work.job_id].runs
+    double.switch(late_seconds=0.5)
+    stopping = asyncio.create_task(plane.adapter.stop([run], Rung.ASK))
+    await asyncio.sleep(0.1)
+
+    stopping.cancel()
+
+    await asyncio.to_thread(until, lambda: query_id not in [active["id"] for active in double.state()["active"]])
+
+
+async def test_one_refusal_is_of_that_query_alone(double: SnowflakeDouble, own_warehouse: str) -> None:
+    """The statement that cancels many fails as a whole; the others are cancelled by halves."""
+    with ExitStack() as sessions:
+        plane = SnowflakePlane(double, sessions)
+        works = [plane.work() for _ in range(4)]
+        for work in works:
+            await plane.start(work)
+        foreign = sessions.enter_context(double.connect("STRANGER", warehouse=own_warehouse))
+        with foreign.cursor() as cursor:
+            query_id = str(cursor.execute_async("SELECT SYSTEM$WAIT(60)")["queryId"])
+        listings = await plane.adapter.find(works)
+        runs = [run for work in works for run in listings[work.job_id].runs]
+        other = Run(uuid4(), "", Handle("snowflake", double.incarnation, query_id), RunStatus.ACTIVE)
+
+        answers = await plane.adapter.stop([*runs[:2], other, *runs[2:]], Rung.ASK)
+
+        assert answers.pop(other.handle) is StopAnswer.NOT_PERMITTED
+        assert set(answers.values()) == {StopAnswer.ACCEPTED}
+        await plane.adapter.aclose()
+
+
+async def test_a_tracked_query_has_no_session_to_be_ended(double: SnowflakeDouble, plane: SnowflakePlane) -> None:
+    name = await plane.start_elsewhere("dbt")
+    work = structs.replace(plane.work(), handle=Handle("", "", name), tracked=Tracking(users=["DBT"]))
+    [run] = (await plane.adapter.find([work]))[work.job_id].runs
+
+    answers = await plane.adapter.stop([run], Rung.FORCE)
+
+    assert answers == {run.handle: StopAnswer.UNSUPPORTED}
+    assert double.is_executing(name)
+
+
+async def test_the_query_of_a_job_is_told_to_be_one_to_whoever_would_track_it(plane: SnowflakePlane) -> None:
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+    other = structs.replace(plane.work(), handle=Handle("", "", query_id), tracked=Tracking(users=["EXECUTOR"]))
+
+    listing = (await plane.adapter.find([other]))[other.job_id]
+
+    assert listing.trouble is not None
+    assert listing.trouble.waiting is Waiting.NOT_PERMITTED
+    assert "request the cancellation of that job instead" in listing.trouble.detail
+
+
+@pytest.mark.parametrize("lying", [[], ["SYSTEM$ABORT_SESSION"]])
+async def test_a_session_counts_as_ended_only_when_the_account_knows_it_no_more(
+    double: SnowflakeDouble, plane: SnowflakePlane, lying: list[str]
+) -> None:
+    work = plane.work()
+    double.switch(lying=lying)
+
+    assert await plane.adapter.close([work]) == (frozenset() if lying else {work.job_id})
+
+
+async def test_a_session_in_which_something_runs_is_not_ended(double: SnowflakeDouble, plane: SnowflakePlane) -> None:
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+
+    assert await plane.adapter.close([work]) == frozenset()
+    assert query_id in [active["id"] for active in double.state()["active"]]
