@@ -18,8 +18,11 @@ from config.lines import LineWriter
 
 LogFormat = Literal["auto", "json", "console"]
 
-#: Libraries that say at INFO what our own events say better (`transitions` does on every move).
-QUIET_LIBRARIES = ("alembic", "apscheduler", "httpcore", "httpx", "sqlglot", "transitions", "uvicorn")
+#: Libraries that say below these levels what our own events say better (`transitions` does on every move), or what is
+#: nobody's concern: Snowflake's connector warns at each sign-in that it was given no proxy, and runs in no cloud.
+QUIET_LIBRARIES = dict.fromkeys(
+    ("alembic", "apscheduler", "httpcore", "httpx", "sqlglot", "transitions", "uvicorn"), logging.WARNING
+) | {"snowflake.connector": logging.ERROR}
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "auto", *, stream: TextIO | None = None) -> None:
@@ -117,5 +120,5 @@ def redirect_libraries(
     )
     logging.basicConfig(handlers=[handler], level=threshold, force=True)
     logging.captureWarnings(capture=True)
-    for name in QUIET_LIBRARIES:
-        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    for name, least in QUIET_LIBRARIES.items():
+        logging.getLogger(name).setLevel(max(threshold, least))
