@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -22,14 +21,17 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSource
+
+from config.section import Count, Seconds, Section, allowed
+from config.snowflake import CUSTOMARY, REPLACED_BY, SIDES, SnowflakeSettings, customary, replacing
 
 PREFIX = "COUNTERMAND_"
 FILE_VARIABLE = "COUNTERMAND_CONFIG"
 #: Never repeated in a message, wherever they stand: they are secrets, or may hold a password.
-SECRET_FIELDS = {"database_url", "token", "url"}
+SECRET_FIELDS = {"database_url", "private_key_password", "snowflake", "token", "url"}
 #: The control plane's names, which the configuration does not import; a test holds the two together.
 PLATFORMS = ("platform_aws", "platform_snowflake")
 JOB_TYPES = (
@@ -52,10 +54,6 @@ JOB_TYPES = (
 
 class SettingsError(Exception):
     """A setting cannot be used; the text names it, where it was set, and what is allowed."""
-
-
-def allowed(expectation: str) -> PydanticCustomError:
-    return PydanticCustomError("allowed", "{expectation}", {"expectation": f"should be {expectation}"})
 
 
 def check_database_url(url: str) -> str:
@@ -133,15 +131,9 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 TokenFile = Annotated[Path | None, AfterValidator(check_token_file)]
 PlatformName = Annotated[str, AfterValidator(check_platform)]
 JobTypeName = Annotated[str, AfterValidator(check_job_type)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class WorkerSettings(Section):
@@ -222,6 +214,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     executor: ExecutorSettings = Field(default_factory=ExecutorSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    snowflake: SnowflakeSettings = Field(default_factory=SnowflakeSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
 
     @classmethod
@@ -237,7 +230,7 @@ class Settings(BaseSettings):
         profile = ProfileSource(settings_cls, (init_settings, env_settings, file))
         named_here = "profile" in init_settings()  # a token of the environment is not meant for it
         above = (init_settings, profile, env_settings) if named_here else (init_settings, env_settings, profile)
-        return *(OneToken(settings_cls, source) for source in above), file
+        return *(OneOfEach(settings_cls, source) for source in above), file, CustomarySource(settings_cls)
 
 
 class ProfileSource(PydanticBaseSettingsSource):
@@ -260,8 +253,8 @@ class ProfileSource(PydanticBaseSettingsSource):
         return no_others | profile
 
 
-class OneToken(PydanticBaseSettingsSource):
-    """A source whose token replaces those of the sources below it, whether it gives it or names its file."""
+class OneOfEach(PydanticBaseSettingsSource):
+    """A source whose token, or way to sign in, replaces those of the sources below it, however either gives it."""
 
     def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
@@ -271,9 +264,29 @@ class OneToken(PydanticBaseSettingsSource):
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        told = self._source()
-        given = {"token", "token_file"} & told.keys()
-        return dict.fromkeys(("token", "token_file")) | told if given else told
+        told = replacing(self._source(), {"token": ("token_file",), "token_file": ("token",)})
+        if isinstance(account := told.get("snowflake"), Mapping):
+            told["snowflake"] = replacing_below(account)
+        return told
+
+
+def replacing_below(account: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of a Snowflake account, which a side's own sections lie in, with what it replaces elsewhere."""
+    sides = {side: own for side in SIDES if isinstance(own := account.get(side), Mapping)}
+    replaced = {side: replacing(own, REPLACED_BY) for side, own in sides.items()}
+    return replacing(account, REPLACED_BY) | replaced
+
+
+class CustomarySource(PydanticBaseSettingsSource):
+    """The variables of Snowflake's own tools, below everything that was written for us."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        above = self.current_state.get("snowflake", {})
+        told = customary(os.environ, above) if isinstance(above, Mapping) else {}
+        return {"snowflake": told} if told else {}
 
 
 def load_settings(path: Path | str | None = None, **overrides: Any) -> Settings:
@@ -379,10 +392,10 @@ def _of_a_service(name: str, value: str) -> bool:
 def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -> str:
     """One sentence: where, which setting, what is allowed, what was found."""
     name = ".".join(str(part) for part in error["loc"] if part != "[key]")  # pydantic's word: the key itself is wrong
-    where = origin(error["loc"], given, file)
+    where = origin(error["loc"], given, file, error["input"])
     if error["type"] == "extra_forbidden":
         return f"{where}: {name} is not a setting; {suggest(name)}"
-    wish = error["msg"].removeprefix("Input ")
+    wish = re.sub(r"^(Input|String|Value) (?=should )", "", error["msg"])
     if error["type"] == "model_type":
         wish = "should be a section with settings of its own"
     found = "" if is_secret_or_section(name, error["input"]) else f", not {error['input']!r}"
@@ -393,13 +406,16 @@ def is_secret_or_section(name: str, value: object) -> bool:
     return name.rpartition(".")[2] in SECRET_FIELDS or isinstance(value, (Mapping, BaseModel))
 
 
-def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path | None) -> str:
-    """Name the source that a value came from, in the order in which they win."""
+def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path | None, value: object = None) -> str:
+    """Name the source that a value came from, in the order in which they win; the customary variables by the value."""
     if options := options_at(given, location):
         return f"Option {options}"
     parts = [str(part) for part in location]
     for depth in range(len(parts), 0, -1):  # a section's own variable may hold it as JSON
         if os.environ.get(variable := variable_of(".".join(parts[:depth]))):
+            return f"Environment variable {variable}"
+    for variable in CUSTOMARY.get(parts[-1], ()) if parts[0] == "snowflake" and len(parts) == 2 else ():
+        if os.environ.get(variable) == value:
             return f"Environment variable {variable}"
     return str(file) if file else "Settings"
 

@@ -18,7 +18,7 @@ SHARED = pytest.StashKey[SharedFolder]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the run a folder that all its processes share, and keep the developer's own settings out of it."""
-    for variable in [name for name in os.environ if name.startswith("COUNTERMAND_")]:
+    for variable in [name for name in os.environ if name.startswith(("COUNTERMAND_", "SNOWFLAKE_"))]:
         del os.environ[variable]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # run in a shell's background; children would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -52,15 +52,18 @@ def test_what_the_example_comments_out_can_be_set(write_file: WriteFile) -> None
     assert settings.executor.token_file == Path("/etc/countermand/executor.token")
     assert (settings.profile, settings.url) == ("staging", "https://countermand.staging.example")
     assert settings.policy.overrides == {"platform_aws": ["materialize-view", "datasets_sample"]}
+    assert settings.snowflake.sign_in("worker").token_file == Path("/etc/countermand/canceller.token")
+    assert settings.snowflake.sign_in("executor").workload_identity == "AWS"
 
 
 def test_the_example_names_every_setting() -> None:
     text = EXAMPLE.read_text()
 
-    for section in (Settings, *(Settings.model_fields[name].annotation for name in ("worker", "executor"))):
+    sections = ("worker", "executor", "snowflake")
+    for section in (Settings, *(Settings.model_fields[name].annotation for name in sections)):
         assert section is not None
         for name in section.model_fields:
-            assert re.search(rf"^(# )?(\[{name}[\].]|{name} = )", text, re.MULTILINE), name
+            assert re.search(rf"^(# +)?(\[{name}[\].]|{name} = )", text, re.MULTILINE), name
 
 
 def test_given_values_win_over_the_environment_and_that_over_the_file(
