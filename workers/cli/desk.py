@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from config.settings import Settings
     from control_plane.client import Client
     from control_plane.intake import Intake
@@ -101,21 +103,37 @@ def listener_of(database_url: str) -> "Callable[[], Listener] | None":
 
 
 def read_token(file: Path | None) -> str | None:
+    """The token in the file, where there is one. Raises BadInput."""
+    return None if file is None else read_secret(file, "token_file").get_secret_value()
+
+
+def read_secret(file: Path, field: str) -> "SecretStr":
+    """What stands in the file. BadInput names the field, and why it cannot be had."""
+    from pydantic import SecretStr
+
     from control_plane.errors import BadInput
 
-    if file is None:
-        return None
-    with suppress(RuntimeError):  # nobody's home is known
-        file = file.expanduser()
     try:
-        token = file.read_text().strip()
+        text = at_home(file).read_text().strip()
     except OSError as error:
-        raise BadInput(f"token_file: {file} cannot be read: {error.strerror}", field="token_file") from error
+        raise BadInput(f"{field}: {file} cannot be read: {error.strerror}", field=field) from error
     except UnicodeDecodeError as error:
-        raise BadInput(f"token_file: {file} is not text", field="token_file") from error
-    if not token:
-        raise BadInput(f"token_file: {file} is empty; a token is needed", field="token_file")
-    return token
+        raise BadInput(f"{field}: {file} is not text", field=field) from error
+    if not text:
+        raise BadInput(f"{field}: {file} is empty; a {_what(field)} is needed", field=field)
+    return SecretStr(text)
+
+
+def at_home(file: Path) -> Path:
+    """The file, ``~`` being the user's home."""
+    with suppress(RuntimeError):  # nobody's home is known
+        return file.expanduser()
+    return file
+
+
+def _what(field: str) -> str:
+    """What a field's file is to hold, in words."""
+    return field.rpartition(".")[2].removesuffix("_file").replace("_", " ")
 
 
 HEARTBEAT_SECONDS = 10.0

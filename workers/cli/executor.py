@@ -1,10 +1,10 @@
-"""``countermand executor``: a plane's jobs on embedded DuckDB, over the store."""
+"""``countermand executor``: a plane's jobs, on embedded DuckDB or on Snowflake, over the store."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 from uuid import UUID
 
 import typer
@@ -15,8 +15,10 @@ from workers.clock import Clock
 
 if TYPE_CHECKING:
     from config.settings import ExecutorSettings, Settings
-    from control_plane.intake import Intake
     from control_plane.planes import DataPlane
+    from control_plane.store import Store
+    from control_plane.work import Executor as Identity
+    from workers.engines.base import Engine
     from workers.engines.embedded import EmbeddedEngine
     from workers.engines.folder import Folder
     from workers.executor import Executor
@@ -38,26 +40,27 @@ def executor(
         Path, typer.Option(help="The executor's identity and data; one process at a time.", parser=_read_folder)
     ],
     slots: Annotated[int | None, typer.Option(help="How many jobs run at a time.")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="What DuckDB may use, as 512MB or 4GB.")] = None,
-    threads: Annotated[int | None, typer.Option(help="What DuckDB may use.")] = None,
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT instead of the folder's Unix socket.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="What embedded DuckDB may use, as 512MB or 4GB.")] = None,
+    threads: Annotated[int | None, typer.Option(help="What embedded DuckDB may use.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT instead of the folder's Unix socket; embedded.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="Needed with --listen.")] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="How long runs may end by themselves when stopped.")
     ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Run a plane's jobs on embedded DuckDB, until stopped. SIGTERM drains; a second signal ends it at once."""
-    given = {
-        "slots": slots,
-        "memory_limit": memory_limit,
-        "threads": threads,
-        "listen": listen,
-        "token_file": token_file,
-        "drain_seconds": drain_seconds,
-    }
+    """Run a plane's jobs, until stopped: on embedded DuckDB, or on its Snowflake account.
+
+    SIGTERM drains; a second signal ends it at once.
+    """
+    embedded_only = {"memory_limit": memory_limit, "threads": threads, "listen": listen, "token_file": token_file}
+    given = {"slots": slots, "drain_seconds": drain_seconds, **embedded_only}
     settings = context.obj.settings(database_url=database_url, executor=given)
-    asyncio.run(run_executor(settings, data_plane, data_folder))
+    refused = tuple(name for name, value in embedded_only.items() if value is not None)
+    asyncio.run(run_executor(settings, data_plane, data_folder, embedded_only=refused))
+
+
+STORE_THREADS = 4
 
 
 async def run_executor(
@@ -65,56 +68,147 @@ async def run_executor(
     plane_name: str,
     data_folder: Path,
     *,
+    embedded_only: Sequence[str] = (),
     make_engine: "Callable[..., EmbeddedEngine] | None" = None,
 ) -> None:
-    """Compose an executor over the store, and run it until it is stopped; *make_engine* makes another than ours."""
+    """Compose an executor over the store, and run it until it is stopped.
+
+    *embedded_only* names the options given that mean nothing elsewhere; *make_engine* makes another embedded engine.
+    """
+    store = open_store(settings, pool_size=STORE_THREADS + 1)
+    async with AsyncExitStack() as opened:
+        opened.callback(store.close)
+        plane = find_plane(intake_of(store, settings).planes(), plane_name)
+        opener = _opener(settings, plane, embedded_only, make_engine)
+        folder = _hold(data_folder, plane)
+        opened.callback(folder.close)
+        engine, address = await opener(opened, folder)
+        executor = _compose(store, engine, _identity(folder, address), plane, settings.executor)
+        with _disowned_when_refused(folder):
+            await _run_until_stopped(executor, settings, plane.data_plane_id)
+
+
+@contextmanager
+def _disowned_when_refused(folder: "Folder") -> Iterator[None]:
+    """The control plane refuses a start of a folder that was copied or restored; every later one is, too."""
+    from control_plane.errors import Refused
+
+    try:
+        yield
+    except Refused as error:
+        folder.disown(error.message)
+        raise
+
+
+def _hold(path: Path, plane: "DataPlane") -> "Folder":
+    """The executor's folder, which makes it the executor that it is, in every line of its log."""
     from structlog.contextvars import bind_contextvars
 
-    from control_plane.dispatch import Dispatch
-    from control_plane.errors import Refused
-    from control_plane.work import Executor as Identity
-    from workers.engines.embedded import EmbeddedEngine
     from workers.engines.folder import Folder
+
+    folder = Folder.open(path)
+    bind_contextvars(executor=folder.executor_id, plane=str(plane.data_plane_id))
+    return folder
+
+
+def _identity(folder: "Folder", address: str | None) -> "Identity":
+    from control_plane.work import Executor as Identity
+
+    return Identity(folder.executor_id, folder.incarnation, address)
+
+
+def _compose(
+    store: "Store", engine: "Engine", identity: "Identity", plane: "DataPlane", own: "ExecutorSettings"
+) -> "Executor":
+    from control_plane.dispatch import Dispatch
     from workers.executor import Executor, Limits
     from workers.local import LocalJobs, threads
 
-    own, token = settings.executor, read_token(settings.executor.token_file)
-    store = open_store(settings, pool_size=STORE_THREADS + 1)
-    plane = _find_embedded_plane(intake_of(store, settings), plane_name)
-    async with AsyncExitStack() as opened:
-        opened.callback(store.close)
-        folder = Folder.open(data_folder)
-        opened.callback(folder.close)
-        bind_contextvars(executor=folder.executor_id, plane=str(plane.data_plane_id))
-        engine = _open_engine(make_engine or EmbeddedEngine, folder, own)
+    return Executor(
+        LocalJobs(Dispatch(store), threads(STORE_THREADS)),
+        engine,
+        identity=identity,
+        data_plane_id=plane.data_plane_id,
+        limits=Limits(slots=own.slots, drain_seconds=own.drain_seconds),
+        clock=Clock(),
+    )
+
+
+# --- the engines
+
+
+class Opened(NamedTuple):
+    """An engine, and where its run server listens; None where its service answers for its runs itself."""
+
+    engine: "Engine"
+    address: str | None
+
+
+Opener = Callable[[AsyncExitStack, "Folder"], Awaitable[Opened]]
+
+
+def _opener(
+    settings: "Settings",
+    plane: "DataPlane",
+    embedded_only: Sequence[str],
+    make_engine: "Callable[..., EmbeddedEngine] | None",
+) -> Opener:
+    """Opens the engine of the plane's platform. Whatever the settings lack is said before anything is opened."""
+    from control_plane.planes import Platform
+
+    if plane.platform is Platform.SNOWFLAKE:
+        _refuse_embedded_only(plane, embedded_only)
+        return _snowflake_opener(settings)
+    return _embedded_opener(settings.executor, make_engine)
+
+
+def _refuse_embedded_only(plane: "DataPlane", given: Sequence[str]) -> None:
+    from control_plane.errors import BadInput
+
+    for name in given:
+        option = f"--{name}".replace("_", "-")
+        where = f"{plane.display_name} is on {plane.platform.value}"
+        raise BadInput(f"{name}: {option} is for embedded DuckDB, and {where}: leave it out", field=name)
+
+
+def _embedded_opener(own: "ExecutorSettings", make_engine: "Callable[..., EmbeddedEngine] | None") -> Opener:
+    token = read_token(own.token_file)
+
+    async def open_embedded(opened: AsyncExitStack, folder: "Folder") -> Opened:
+        from workers.engines.embedded import EmbeddedEngine
+        from workers.engines.warehouse import Resources, Warehouse
+
+        warehouse = Warehouse.open(folder.path, Resources(own.memory_limit, own.threads))
+        make = make_engine or EmbeddedEngine
+        engine = make(folder, warehouse, microcents_per_second=own.microcents_per_second)
         opened.push_async_callback(engine.aclose)
-        executor = Executor(
-            LocalJobs(Dispatch(store), threads(STORE_THREADS)),
-            engine,
-            identity=Identity(
-                folder.executor_id,
-                folder.incarnation,
-                await opened.enter_async_context(_serving_runs(engine, folder.path, own.listen, token)),
-            ),
-            data_plane_id=plane.data_plane_id,
-            limits=Limits(slots=own.slots, drain_seconds=own.drain_seconds),
-            clock=Clock(),
+        address = await opened.enter_async_context(_serving_runs(engine, folder.path, own.listen, token))
+        return Opened(engine, address)
+
+    return open_embedded
+
+
+def _snowflake_opener(settings: "Settings") -> Opener:
+    from workers.cli.snowflake import account_of, sign_in_of, warehouse_of
+
+    account, sign_in = account_of(settings), sign_in_of(settings, "executor")
+    warehouse_of(settings)
+
+    async def open_snowflake(opened: AsyncExitStack, _folder: "Folder") -> Opened:
+        from workers.engines.snowflake import SnowflakeEngine
+
+        engine = await SnowflakeEngine.open(
+            account,
+            sign_in,
+            timeout_seconds=settings.snowflake.call_timeout_seconds,
+            statement_timeout_seconds=settings.snowflake.statement_timeout_seconds,
+            queued_timeout_seconds=settings.snowflake.queued_timeout_seconds,
+            microcents_per_second=settings.executor.microcents_per_second,
         )
-        try:
-            await _run_until_stopped(executor, settings, plane.data_plane_id)
-        except Refused as error:
-            folder.disown(error.message)
-            raise
+        opened.push_async_callback(engine.aclose)
+        return Opened(engine, None)
 
-
-STORE_THREADS = 4
-
-
-def _open_engine(make: "Callable[..., EmbeddedEngine]", folder: "Folder", own: "ExecutorSettings") -> "EmbeddedEngine":
-    from workers.engines.warehouse import Resources, Warehouse
-
-    warehouse = Warehouse.open(folder.path, Resources(own.memory_limit, own.threads))
-    return make(folder, warehouse, microcents_per_second=own.microcents_per_second)
+    return open_snowflake
 
 
 def _serving_runs(
@@ -147,14 +241,3 @@ async def _run_until_stopped(executor: "Executor", settings: "Settings", data_pl
         planes=frozenset({data_plane_id}),
         listen=listener_of(settings.database_url),
     )
-
-
-def _find_embedded_plane(intake: "Intake", name: str) -> "DataPlane":
-    from control_plane.errors import BadInput
-    from control_plane.planes import Platform
-
-    plane = find_plane(intake.planes(), name)
-    if plane.platform is not Platform.NARRATIVE:
-        message = f"{name} is on {plane.platform.value}; this executor runs the jobs of {Platform.NARRATIVE.value} only"
-        raise BadInput(f"data_plane: {message}", field="data_plane")
-    return plane
