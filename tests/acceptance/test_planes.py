@@ -6,13 +6,15 @@ from control_plane.planes import Platform
 from tests.acceptance.site import Site, site_of
 
 
-def test_a_worker_leaves_out_a_plane_that_has_no_adapter_and_serves_the_others(sqlite_site: Site) -> None:
+def test_a_worker_leaves_out_a_plane_that_is_not_configured_and_serves_the_others(sqlite_site: Site) -> None:
     sqlite_site.intake.create_plane(NewPlane("snow", Platform.SNOWFLAKE))
     local = sqlite_site.plane()
 
     worker = sqlite_site.worker()
 
-    assert [line["name"] for line in worker.events("plane_left_out")] == ["snow"]
+    [left_out] = worker.events("plane_left_out")
+    assert left_out["name"] == "snow"
+    assert "COUNTERMAND_SNOWFLAKE__ACCOUNT" in left_out["detail"]
     assert [line["planes"] for line in worker.events("worker_started")] == [[str(local)]]
 
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from structlog.testing import capture_logs
 
+from control_plane.errors import BadInput
 from control_plane.planes import DataPlane, Platform
 from tests.doubles.memory_engine import MemoryEngine
 from workers.planes import Planes
@@ -42,9 +43,9 @@ class Landscape:
     async def read(self) -> Iterable[DataPlane]:
         return self.all
 
-    def make(self, plane: DataPlane) -> MemoryEngine | None:
+    def make(self, plane: DataPlane) -> MemoryEngine:
         if plane.platform is Platform.SNOWFLAKE:
-            return None
+            raise BadInput("snowflake.account: set it")
         self.made.append(plane.data_plane_id)
         return MemoryEngine()
 
@@ -52,7 +53,7 @@ class Landscape:
         return list(asyncio.run(self.planes.look()))
 
 
-def test_a_plane_without_an_adapter_is_left_out_and_told_of_once() -> None:
+def test_a_plane_that_no_adapter_can_be_made_for_is_left_out_and_told_of_once() -> None:
     snow, local = plane(Platform.SNOWFLAKE), plane()
     landscape = Landscape(snow, local)
 
@@ -67,6 +68,7 @@ def test_a_plane_without_an_adapter_is_left_out_and_told_of_once() -> None:
             "plane": str(snow.data_plane_id),
             "name": "on platform_snowflake",
             "platform": "platform_snowflake",
+            "detail": "snowflake.account: set it",
         }
     ]
 

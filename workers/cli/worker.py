@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.arguments import DatabaseUrl, find_plane
-from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, read_token, tune_interpreter
+from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, tune_interpreter
 
 if TYPE_CHECKING:
-    from adapters.base import Adapter
     from config.settings import Settings
     from control_plane.intake import Intake
     from control_plane.planes import DataPlane
-    from control_plane.store import Store
+    from workers.cli.adapters import AdapterMaker
     from workers.local import HandOff
 
 
@@ -44,6 +43,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
 
     from control_plane.dispatch import Dispatch
     from workers.canceller import Limits
+    from workers.cli.adapters import adapter_maker
     from workers.clock import Clock
     from workers.daemon import Daemon
     from workers.duties import Duty
@@ -56,7 +56,8 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     bind_contextvars(worker=own.name)
     store = open_store(settings, pool_size=own.batches_in_flight + 2)
     hand_off = threads(own.batches_in_flight + 1)
-    planes = Planes(_reader(intake_of(store, settings), names, hand_off), _adapter_maker(settings, store))
+    make = adapter_maker(settings, store)
+    planes = Planes(await _reader(intake_of(store, settings), names, make, hand_off), make)
     clock, wake, beat = Clock(), asyncio.Event(), asyncio.Event()
     limits = Limits(
         batch_size=own.batch_size,
@@ -79,11 +80,11 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
         )
 
 
-def _reader(
-    intake: "Intake", names: Sequence[str], hand_off: "HandOff"
+async def _reader(
+    intake: "Intake", names: Sequence[str], make: "AdapterMaker", hand_off: "HandOff"
 ) -> "Callable[[], Awaitable[Sequence[DataPlane]]]":
     """Reads the planes that were named or, where none was, all that there are at the time."""
-    named = [_find_cancellable_plane(intake, name) for name in names]
+    named = [await _find_cancellable_plane(intake, name, make) for name in names]
 
     async def read() -> "Sequence[DataPlane]":
         return named or await hand_off(intake.planes)
@@ -91,30 +92,8 @@ def _reader(
     return read
 
 
-def _find_cancellable_plane(intake: "Intake", name: str) -> "DataPlane":
-    from adapters.registry import ENGINES
-    from control_plane.errors import BadInput
-
+async def _find_cancellable_plane(intake: "Intake", name: str, make: "AdapterMaker") -> "DataPlane":
+    """Whoever names a plane wants no other: what keeps an adapter from being made is said at once."""
     plane = find_plane(intake.planes(), name)
-    if plane.platform not in ENGINES:
-        message = f"{name} is on {plane.platform.value}, which has no adapter yet; name other planes with --data-plane"
-        raise BadInput(f"data_plane: {message}", field="data_plane")
+    await make(plane).aclose()
     return plane
-
-
-def _adapter_maker(settings: "Settings", store: "Store") -> "Callable[[DataPlane], Adapter | None]":
-    """Makes the adapter of a plane by its platform; None where there is none for it."""
-    from adapters.registry import ENGINES, Surroundings, adapter_factory
-    from control_plane.dispatch import Dispatch
-
-    installation = Dispatch(store).installation()
-    timeout_seconds = settings.worker.call_timeout_seconds
-    token = read_token(settings.worker.executor_token_file)
-    options = {"token": token} if token else {}
-
-    def make(plane: "DataPlane") -> "Adapter | None":
-        engine = ENGINES.get(plane.platform)
-        surroundings = Surroundings(installation, plane.data_plane_id, timeout_seconds, options)
-        return adapter_factory(engine)(surroundings) if engine else None
-
-    return make
