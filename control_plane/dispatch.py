@@ -195,6 +195,16 @@ class Dispatch:
         if not known or known[0]["data_plane_id"] != data_plane_id:
             raise NotFound(f"executor_id: there is no executor {executor_id} of this plane", field="executor_id")
 
+    def executors(self, data_plane_id: UUID) -> dict[Executor, bool]:
+        """The latest start of each executor that ever registered for the plane, and whether it holds jobs."""
+        known = self._store.perform(statements.select_executors(), data_plane_id=data_plane_id)
+        return {
+            Executor(row["executor_id"], row["incarnation"], row["address"], row["incarnation"]): bool(
+                row["holds_jobs"]
+            )
+            for row in known
+        }
+
     def register(self, executor: Executor, *, data_plane_id: UUID, token: UUID | None = None) -> str:
         """Make this start of the executor known and answer the installation's name; repeatable under one *token*.
 

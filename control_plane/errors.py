@@ -37,6 +37,7 @@ class ExitCode(IntEnum):
     UNAUTHENTICATED = 11
     FORBIDDEN = 12
     UNPROVEN = 13
+    CHECK_FAILED = 14
 
 
 class CountermandError(Exception):

@@ -6,7 +6,7 @@ executor, which holds the folder's lock, proves that every run of the earlier on
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TypeVar
 from uuid import UUID
@@ -24,6 +24,7 @@ from control_plane.work import Executor, Work
 Asked = TypeVar("Asked")
 Told = TypeVar("Told", bound=wire.Answer)
 
+OPTIONS = ("token", "executors", "idle")
 INCARNATION_ENDED = "incarnation_ended"  #: our word for a run whose engine's process is known to be over
 NO_EXECUTOR = Trouble(Waiting.HANDLE_UNKNOWN, "no executor is recorded for this job")
 NO_SUCH_NAME = Trouble(
@@ -34,17 +35,24 @@ NO_SUCH_NAME = Trouble(
 class EmbeddedAdapter:
     """The adapter of a Narrative plane on embedded DuckDB. No call lasts longer than *timeout_seconds*.
 
-    ``running`` and ``check`` ask the *executors* given and every other that works have named since.
+    ``running`` and ``check`` ask the *executors* given and every other that works have named since. The *idle* ones
+    hold no job, so that their silence keeps nothing from being cancelled.
     """
 
     engine = wire.ENGINE
     per_executor = True
 
     def __init__(
-        self, *, timeout_seconds: float = 5.0, token: str | None = None, executors: Iterable[Executor] = ()
+        self,
+        *,
+        timeout_seconds: float = 5.0,
+        token: str | None = None,
+        executors: Iterable[Executor] = (),
+        idle: Collection[str] = (),
     ) -> None:
         self._line = Line(timeout_seconds, token)
         self._executors = {executor.executor_id: executor for executor in executors}
+        self._idle = frozenset(idle)
 
     async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
         """Each job's run, by its tag, or by its name. A silent executor's jobs are answered with the trouble."""
@@ -101,14 +109,15 @@ class EmbeddedAdapter:
         }
 
     async def check(self) -> Check:
-        """Whether every executor known here answers, and how long that took."""
+        """Whether an executor answers, and every one that may hold jobs; how many do, and how long that took."""
         began = monotonic()
-        listing = await self.running()
+        answers = await self._ask_each(dict.fromkeys(self._executors), "/v1/running", wire.Runs)
         seconds = monotonic() - began
-        if listing.trouble is not None:
-            return Check(ok=False, detail=listing.trouble.detail, seconds=seconds)
-        known = len(self._executors)
-        return Check(ok=known > 0, detail=f"{known} executors are known, and all answer", seconds=seconds)
+        silent = {name: answer for name, answer in answers.items() if isinstance(answer, Trouble)}
+        needed = [trouble.detail for name, trouble in silent.items() if name not in self._idle]
+        answering = len(answers) - len(silent)
+        detail = _told(answering, len(answers), needed)
+        return Check(ok=answering > 0 and not needed, detail=detail, seconds=seconds)
 
     async def aclose(self) -> None:
         """Let go of connections."""
@@ -149,13 +158,25 @@ class EmbeddedAdapter:
 
 
 def for_plane(surroundings: Surroundings) -> EmbeddedAdapter:
-    """The adapter as the registry makes it; its one option is the run servers' *token*, for those on the network."""
-    options = dict(surroundings.options)
-    token = options.pop("token", None)
-    if options:
-        unknown = ", ".join(sorted(options))
-        raise BadInput(f"options: unknown for {wire.ENGINE}: {unknown}; allowed: token", field="options")
-    return EmbeddedAdapter(timeout_seconds=surroundings.timeout_seconds, token=token)
+    """The adapter as the registry makes it.
+
+    Its options: the run servers' *token*, for those on the network; the *executors* that are known, and the *idle* of
+    them.
+    """
+    if unknown := ", ".join(sorted(surroundings.options.keys() - set(OPTIONS))):
+        message = f"options: unknown for {wire.ENGINE}: {unknown}; allowed: {', '.join(OPTIONS)}"
+        raise BadInput(message, field="options")
+    return EmbeddedAdapter(timeout_seconds=surroundings.timeout_seconds, **surroundings.options)
+
+
+def _told(answering: int, known: int, troubles: Sequence[str]) -> str:
+    """What a check found, in one sentence."""
+    if known == 0:
+        return "no executor is known here; has one been started for this plane?"
+    counted = f"{answering} of {known} executors {'answers' if answering == 1 else 'answer'}"
+    if troubles:
+        return f"{counted}; {troubles[0]}, and may hold jobs"
+    return counted if answering == known else f"{counted}, and no other holds a job"
 
 
 def _given(answers: Mapping[str, Told | Trouble]) -> list[Told]:

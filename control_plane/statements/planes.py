@@ -173,6 +173,17 @@ def select_executor() -> Select[Any]:
 
 
 @lru_cache
+def select_executors() -> Select[Any]:
+    """The executors of ``:data_plane_id``, each with whether any job of it has not ended."""
+    live = exists().where(jobs.c.executor == executors.c.executor_id, jobs.c.ended_at.is_(None))
+    return (
+        select(executors, live.label("holds_jobs"))
+        .where(executors.c.data_plane_id == bindparam("data_plane_id", type_=Uuid))
+        .order_by(executors.c.executor_id)
+    )
+
+
+@lru_cache
 def insert_executor() -> Insert:
     """An executor's first registration, from bound columns."""
     return insert(executors).values(registered_at=now())

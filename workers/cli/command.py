@@ -1,6 +1,7 @@
 """The command with all its subcommands, and what becomes of whatever goes wrong in them."""
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -89,6 +90,7 @@ def build_app() -> typer.Typer:
     from control_plane import cli, jobs_cli, planes_cli, tokens_cli
     from workers.cli.demo import demo
     from workers.cli.executor import executor
+    from workers.cli.planes import check
     from workers.cli.serve import serve
     from workers.cli.worker import worker
 
@@ -101,7 +103,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     app.add_typer(cli.db, name="db")
-    app.add_typer(planes_cli.planes, name="planes")
+    app.add_typer(_with_check(planes_cli.planes, check), name="planes")
     app.add_typer(jobs_cli.jobs, name="jobs")
     app.add_typer(tokens_cli.tokens, name="tokens")
     app.command(epilog="Example: countermand serve --port 8080 --database-url postgresql://user@host/name")(serve)
@@ -109,6 +111,14 @@ def build_app() -> typer.Typer:
     app.command(epilog="Example: countermand executor --data-plane local --data-folder ./executor-1")(executor)
     app.command(epilog="Example: countermand demo --json")(demo)
     return app
+
+
+def _with_check(planes: typer.Typer, check: Callable[..., None]) -> typer.Typer:
+    """Users' commands for planes, and the one that needs the adapters, which the control plane does not know."""
+    both = typer.Typer(help=planes.info.help, no_args_is_help=True)
+    both.add_typer(planes)
+    both.command(epilog="Example: countermand planes check snow --json")(check)
+    return both
 
 
 def _tell_version(wanted: bool) -> None:
