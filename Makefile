@@ -40,7 +40,7 @@ lock: .venv/ready  ## Choose versions anew and write the lock files
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --upgrade --output-file requirements.lock \
 	  --extra server --extra worker --extra embedded --extra snowflake --group dev pyproject.toml
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --upgrade --output-file benchmarks/requirements.lock \
-	  --constraint requirements.lock --extra server --extra worker --extra embedded \
+	  --constraint requirements.lock --extra server --extra worker --extra embedded --extra snowflake \
 	  pyproject.toml benchmarks/requirements.in
 
 LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes \

@@ -18,6 +18,8 @@ class Effort(NamedTuple):
     prefect_runs: int  #: flow runs that are moved to Cancelling, a round
     listed_jobs: int  #: ended, of all companies together
     list_requests: int  #: of each kind, a round
+    snowflake_cancels: int  #: one after the other, a round
+    snowflake_storm_jobs: int
 
 
 FULL = Effort(
@@ -33,6 +35,8 @@ FULL = Effort(
     prefect_runs=500,
     listed_jobs=1_000_000,
     list_requests=200,
+    snowflake_cancels=20,
+    snowflake_storm_jobs=2_000,
 )
 #: For developing: the same path in a fraction of the time, with numbers that mean little.
 QUICK = Effort(
@@ -48,4 +52,6 @@ QUICK = Effort(
     prefect_runs=200,
     listed_jobs=50_000,
     list_requests=50,
+    snowflake_cancels=8,
+    snowflake_storm_jobs=300,
 )

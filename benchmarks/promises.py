@@ -44,6 +44,11 @@ PROMISES = (
         ("api_request", "peer_prefect"),
         lambda by: by["api_request"].value >= 5 * by["peer_prefect"].value,
     ),
+    Promise(
+        "request to cancelled on Snowflake ≤ 1.5 times the bare connector",
+        ("snowflake_overhead",),
+        lambda by: by["snowflake_overhead"].value <= 1.5,
+    ),
     Promise("idle ≤ 0.5 % of a core", ("idle_cpu",), lambda by: by["idle_cpu"].value <= 0.5),
 )
 

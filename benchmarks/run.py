@@ -21,6 +21,7 @@ from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.floor import Floor
 from benchmarks.ground import Ground
 from benchmarks.idle import Idle
+from benchmarks.on_snowflake import SnowflakeCancel, SnowflakeStorm
 from benchmarks.prefect import Prefect
 from benchmarks.promises import verdicts
 from benchmarks.storm import Storm
@@ -38,6 +39,8 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "request_floor": RequestFloor,
     "api_request": ApiRequest,
     "peer_prefect": Prefect,
+    "snowflake": SnowflakeCancel,
+    "snowflake_storm": SnowflakeStorm,
     "api_list_100": partial(ApiList, companies=100),
     "api_list_1": partial(ApiList, companies=1),
     "peer_pgqueuer_400": peers.pgqueuer_400,
