@@ -1,5 +1,6 @@
 """How an account on Snowflake is configured: whose sign-in counts, where it comes from, what is said of a wrong one."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 from pydantic import SecretStr
 
 from config.settings import Settings, SettingsError, load_settings
-from config.snowflake import CUSTOMARY, SignInSettings, SnowflakeSettings
+from config.snowflake import CUSTOMARY, WAYS, SignInSettings, SnowflakeSettings
 
 WriteFile = Callable[[str], Path]
+PAGE = (Path(__file__).parents[2] / "docs" / "snowflake.md").read_text()
+EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
 SECRETS = ("s3cret", "s3same", "s3file")
 
 
@@ -30,6 +33,33 @@ def revealed(found: SignInSettings) -> dict[str, Any]:
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         for name, value in found.given().items()
     }
+
+
+# --- the page ---
+
+
+def test_the_settings_of_the_page_give_both_sides_a_sign_in(write_file: WriteFile) -> None:
+    [whole] = [example for example in EXAMPLES if example.startswith("[")]
+
+    account = load_settings(write_file(whole)).snowflake
+
+    assert (account.sign_in("worker").user, account.sign_in("executor").user) == (
+        "COUNTERMAND_CANCELLER",
+        "COUNTERMAND_EXECUTOR",
+    )
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.startswith("[")])
+def test_each_sign_in_of_the_page_is_one_way(write_file: WriteFile, example: str) -> None:
+    account = load_settings(write_file(f"[snowflake.worker]\n{example}")).snowflake
+
+    assert len(set(WAYS) & account.sign_in("worker").given().keys()) == 1
+
+
+def test_the_page_names_every_setting_of_an_account_and_every_customary_variable() -> None:
+    variables = {names[0] for names in CUSTOMARY.values()}
+
+    assert [name for name in {*SnowflakeSettings.model_fields, *variables} if not re.search(rf"\b{name}\b", PAGE)] == []
 
 
 # --- each side's sign-in ---
