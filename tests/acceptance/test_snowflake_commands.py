@@ -1,7 +1,6 @@
 """What the real commands make of an account on Snowflake: whether it can be cancelled on, and what is missing."""
 
 import json
-import secrets
 from collections.abc import Iterator, Mapping
 from subprocess import CompletedProcess
 from uuid import UUID
@@ -14,6 +13,7 @@ from control_plane.intake import NewPlane
 from control_plane.planes import Platform
 from control_plane.work import Executor
 from tests.acceptance.site import Site
+from tests.acceptance.snowflake import issued, settings_of, variables
 from tests.snowflake import SnowflakeDouble
 
 Settings = Mapping[str, str]
@@ -26,39 +26,10 @@ def site(sqlite_site: Site) -> Iterator[Site]:
     return sqlite_site
 
 
-def variables(**settings: object) -> dict[str, str]:
-    """As variables; ``worker_token`` is the worker's token."""
-    names = {name: name.upper() for name in settings}
-    for side in ("worker", "executor"):
-        names |= {name: f"{side}__{name.removeprefix(f'{side}_')}".upper() for name in names if name.startswith(side)}
-    return {f"COUNTERMAND_SNOWFLAKE__{names[name]}": str(value) for name, value in settings.items()}
-
-
-def issued(double: SnowflakeDouble, user: str) -> str:
-    token = secrets.token_hex(16)
-    double.issue_oauth_token(user, token)
-    return token
-
-
 @pytest.fixture
 def settings(snowflake_double: SnowflakeDouble) -> dict[str, str]:
     """A worker that is CANCELLER, and an executor that is EXECUTOR."""
-    account = snowflake_double.account(warehouse="COMPUTE_WH")
-    return variables(
-        account=account.account,
-        host=account.host,
-        port=account.port,
-        protocol=account.protocol,
-        database=account.database,
-        warehouse=account.warehouse,
-        token_kind="oauth",
-        worker_user="CANCELLER",
-        worker_token=issued(snowflake_double, "CANCELLER"),
-        worker_token_kind="oauth",
-        executor_user="EXECUTOR",
-        executor_token=issued(snowflake_double, "EXECUTOR"),
-        executor_token_kind="oauth",
-    )
+    return settings_of(snowflake_double)
 
 
 def check(site: Site, *arguments: str, **settings: str) -> CompletedProcess[str]:
