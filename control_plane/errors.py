@@ -13,7 +13,7 @@ CountermandError
 │   └── RowLocked        retry: somebody holds what was to be changed     exit 9, HTTP 503
 ├── NotGranted           stop: the database's operator has to grant         exit 10
 ├── Refused              stop: this process may not go on                   exit 10
-└── EngineUnavailable    retry: the engine did not answer
+└── EngineUnavailable    retry: the engine did not answer                exit 9
 """
 
 from enum import IntEnum
@@ -141,4 +141,5 @@ class Refused(CountermandError):
 class EngineUnavailable(CountermandError):
     """The engine did not answer, or not in time. It says nothing about what runs there."""
 
+    exit_code = ExitCode.UNAVAILABLE
     problem_type = "engine-unavailable"

@@ -1,7 +1,7 @@
 """What the real commands make of an account on Snowflake: whether it can be cancelled on, and what is missing."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from subprocess import CompletedProcess
 from uuid import UUID
 
@@ -20,7 +20,7 @@ Settings = Mapping[str, str]
 
 
 @pytest.fixture
-def site(sqlite_site: Site) -> Iterator[Site]:
+def site(sqlite_site: Site) -> Site:
     """An installation with one plane, on Snowflake."""
     sqlite_site.intake.create_plane(NewPlane("snow", Platform.SNOWFLAKE))
     return sqlite_site
@@ -156,7 +156,7 @@ def test_an_executor_that_holds_a_job_may_not_be_away(sqlite_site: Site) -> None
 
 # --- what is missing -----------------------------------------------------------------------------------------------
 
-PLACE = {"account": "o-a", "database": "d", "warehouse": "w"}
+PLACE: dict[str, object] = {"account": "o-a", "database": "d", "warehouse": "w"}
 WRONG: list[tuple[dict[str, object], tuple[str, ...]]] = [
     ({}, ("snowflake.account: no account is configured; set account in [snowflake]", "or SNOWFLAKE_ACCOUNT")),
     ({"account": "o-a"}, ("snowflake.database: ", "set database in [snowflake]", "or SNOWFLAKE_DATABASE")),

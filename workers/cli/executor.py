@@ -197,18 +197,34 @@ def _snowflake_opener(settings: "Settings") -> Opener:
     async def open_snowflake(opened: AsyncExitStack, _folder: "Folder") -> Opened:
         from workers.engines.snowflake import SnowflakeEngine
 
-        engine = await SnowflakeEngine.open(
-            account,
-            sign_in,
-            timeout_seconds=settings.snowflake.call_timeout_seconds,
-            statement_timeout_seconds=settings.snowflake.statement_timeout_seconds,
-            queued_timeout_seconds=settings.snowflake.queued_timeout_seconds,
-            microcents_per_second=settings.executor.microcents_per_second,
-        )
+        with _sign_in_that_is_refused_for_good():
+            engine = await SnowflakeEngine.open(
+                account,
+                sign_in,
+                timeout_seconds=settings.snowflake.call_timeout_seconds,
+                statement_timeout_seconds=settings.snowflake.statement_timeout_seconds,
+                queued_timeout_seconds=settings.snowflake.queued_timeout_seconds,
+                microcents_per_second=settings.executor.microcents_per_second,
+            )
         opened.push_async_callback(engine.aclose)
         return Opened(engine, None)
 
     return open_snowflake
+
+
+@contextmanager
+def _sign_in_that_is_refused_for_good() -> Iterator[None]:
+    """An account that is away may be back at the next start; one that refuses the user is not mended by another."""
+    from adapters.snowflake.line import LineError
+    from control_plane.errors import Refused
+    from control_plane.jobs import Waiting
+
+    try:
+        yield
+    except LineError as error:
+        if error.trouble.waiting is Waiting.NOT_PERMITTED:
+            raise Refused(error.message) from error
+        raise
 
 
 def _serving_runs(
