@@ -19,10 +19,10 @@ from config.lines import LineWriter
 LogFormat = Literal["auto", "json", "console"]
 
 #: Libraries that say below these levels what our own events say better (`transitions` does on every move), or what is
-#: nobody's concern: Snowflake's connector warns at each sign-in that it was given no proxy, and runs in no cloud.
+#: nobody's concern: Snowflake's connector warns at each sign-in that it runs in no cloud, and repeats what it raises.
 QUIET_LIBRARIES = dict.fromkeys(
     ("alembic", "apscheduler", "httpcore", "httpx", "sqlglot", "transitions", "uvicorn"), logging.WARNING
-) | {"snowflake.connector": logging.ERROR}
+) | {"snowflake.connector": logging.CRITICAL}
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "auto", *, stream: TextIO | None = None) -> None:

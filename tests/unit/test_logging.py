@@ -155,6 +155,16 @@ def test_events_below_the_level_are_dropped() -> None:
     assert stream.text == ""
 
 
+@pytest.mark.parametrize("level", ["debug", "info", "error"])
+def test_a_library_that_repeats_what_it_raises_is_silent(level: str) -> None:
+    stream = Stream()
+    configure_logging(level, stream=stream)
+
+    logging.getLogger("snowflake.connector._core").error("Snowflake login failed")
+
+    assert stream.text == ""
+
+
 def test_a_library_logs_in_the_same_form() -> None:
     stream = Stream()
     configure_logging(stream=stream)
