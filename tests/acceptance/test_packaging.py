@@ -3,6 +3,7 @@
 import re
 import tomllib
 import zipfile
+from contextlib import closing
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 
 from control_plane.errors import ExitCode
+from control_plane.intake import Intake, NewPlane
+from control_plane.migrations import upgrade
+from control_plane.planes import Platform
+from control_plane.policy import Policy
+from control_plane.store import Store
 from tests.acceptance.installed import ROOT, make_environment, run
 from tests.shared import SharedFolder
 
@@ -121,6 +127,21 @@ def test_a_command_whose_extras_are_missing_names_them_all(
     assert refused.returncode == ExitCode.REFUSED
     assert "Traceback" not in refused.stderr
     assert needed in refused.stderr
+
+
+def test_planes_on_snowflake_name_the_extra_that_they_need(full: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    upgrade(url)
+    with closing(Store(url)) as store:
+        Intake(store, Policy()).create_plane(NewPlane("snow", Platform.SNOWFLAKE))
+    settings = {"COUNTERMAND_DATABASE_URL": url, "SNOWFLAKE_ACCOUNT": "o-a", "SNOWFLAKE_DATABASE": "d"}
+
+    worker = run(full / "countermand", "worker", "--data-plane", "snow", folder=tmp_path, **settings)
+    checked = run(full / "countermand", "planes", "check", folder=tmp_path, **settings)
+
+    needed = "snowflake is not installed: planes on platform_snowflake need countermand[server,worker,snowflake]"
+    assert (worker.returncode, worker.stderr) == (ExitCode.REFUSED, f"countermand: {needed}\n")
+    assert (checked.returncode, checked.stdout) == (ExitCode.CHECK_FAILED, f"snow: not ok: {needed}\n")
 
 
 @pytest.mark.parametrize("name", ["adapters", "config", "control_plane"])
