@@ -177,7 +177,7 @@ async def test_one_refusal_is_of_that_query_alone(double: SnowflakeDouble, own_w
         runs = [run for work in works for run in listings[work.job_id].runs]
         other = Run(uuid4(), "", Handle("snowflake", double.incarnation, query_id), RunStatus.ACTIVE)
 
-        answers = await plane.adapter.stop([*runs[:2], other, *runs[2:]], Rung.ASK)
+        answers = dict(await plane.adapter.stop([*runs[:2], other, *runs[2:]], Rung.ASK))
 
         assert answers.pop(other.handle) is StopAnswer.NOT_PERMITTED
         assert StopAnswer.NOT_PERMITTED not in answers.values()
