@@ -1,7 +1,8 @@
-"""Compiled Spark SQL, checked and put into DuckDB's words.
+"""Compiled SQL, checked: Spark's, put into DuckDB's words, and Snowflake's, which stays as it is.
 
-Only one query is let through, and only over the plane's data: a job's SQL must not write, configure, or reach for
-files and networks. DuckDB's own external access is switched off as well; this gives the clear sentence.
+Only one query is let through. On DuckDB also only over the plane's data: a job's SQL must not write, configure, or
+reach for files and networks. DuckDB's own external access is switched off as well; this gives the clear sentence.
+What a query may read in Snowflake, the role's privileges decide.
 """
 
 import re
@@ -21,22 +22,40 @@ CHANGES = (exp.DDL, exp.DML, exp.Into, exp.Command, exp.QueryTransform)
 
 def translate(sql: str) -> str:
     """The DuckDB text of one Spark query. Raises BadInput, naming the field ``compiled_sql``, for anything else."""
-    query = _parse(sql)
-    _refuse_changes(query)
+    query = _read(sql, "spark")
     _refuse_functions(query)
     _refuse_foreign_tables(query)
     return _written(query)
+
+
+def plain(sql: str) -> str:
+    """The text of one Snowflake query, fit to be put on lines of its own within a statement.
+
+    Raises BadInput, naming the field ``compiled_sql``, for anything else, and for functions that act on the account: by
+    them one job could stop another.
+    """
+    query = _read(sql, "snowflake")
+    for function in query.find_all(exp.Func):
+        if _name(function).startswith("system$"):
+            raise _refused(f"the function {_name(function)} is not allowed: it acts on the account")
+    return sql.strip("; \t\r\n")
 
 
 def _refused(message: str) -> BadInput:
     return BadInput(f"compiled_sql: {message}", field="compiled_sql")
 
 
-def _parse(sql: str) -> exp.Query:
+def _read(sql: str, dialect: str) -> exp.Query:
+    query = _parse(sql, dialect)
+    _refuse_changes(query)
+    return query
+
+
+def _parse(sql: str, dialect: str) -> exp.Query:
     try:
-        statements = [statement for statement in sqlglot.parse(sql, read="spark") if statement is not None]
+        statements = [statement for statement in sqlglot.parse(sql, read=dialect) if statement is not None]
     except SqlglotError as error:
-        raise _refused(f"not valid Spark SQL: {_first_line(error)}") from error
+        raise _refused(f"not valid {dialect.capitalize()} SQL: {_first_line(error)}") from error
     except RecursionError as error:
         raise _refused("nested too deeply to be read") from error
     if len(statements) != 1:

@@ -1,24 +1,14 @@
 """What each type of job asks of DuckDB: one statement, and the documented result made of its answer."""
 
-import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import msgspec
-
-from control_plane.inputs import (
-    ForecastResult,
-    MaterializeViewInput,
-    MaterializeViewResult,
-    NqlForecastInput,
-    SampleInput,
-    SampleResult,
-    read_input,
-)
+from control_plane.inputs import MaterializeViewInput, NqlForecastInput, SampleInput, read_input
 from control_plane.jobs import JobType
 from control_plane.work import Claim
 from workers.engines.dialect import translate
+from workers.engines.results import forecast_result, sample_result, view_result
 from workers.engines.warehouse import Output
 
 
@@ -56,8 +46,7 @@ TYPES = frozenset({JobType.MATERIALIZE_VIEW, JobType.NQL_FORECAST, JobType.SAMPL
 
 def _materialize(job_id: UUID, wanted: MaterializeViewInput) -> Plan:
     def conclude(_answer: Answer) -> dict[str, Any]:
-        snapshot_id = 1 + secrets.randbelow(2**63 - 1)
-        return _document(MaterializeViewResult(wanted.dataset_id, snapshot_id, recalculation_id=uuid4()))
+        return view_result(wanted.dataset_id)
 
     output = Output.of_view(job_id)
     return _written(output, translate(wanted.sql), wanted.dataset_id, conclude)
@@ -65,14 +54,14 @@ def _materialize(job_id: UUID, wanted: MaterializeViewInput) -> Plan:
 
 def _forecast(wanted: NqlForecastInput, microcents_per_second: float) -> Plan:
     def conclude(answer: Answer) -> dict[str, Any]:
-        return _document(ForecastResult(answer.rows, cost=round(answer.seconds * microcents_per_second)))
+        return forecast_result(answer.rows, answer.seconds, microcents_per_second)
 
     return Plan(f"SELECT count(*) FROM ({translate(wanted.sql)})", conclude)  # noqa: S608  translated, and one query only
 
 
 def _sample(job_id: UUID, wanted: SampleInput) -> Plan:
     def conclude(answer: Answer) -> dict[str, Any]:
-        return _document(SampleResult(wanted.dataset_id, answer.rows))
+        return sample_result(wanted.dataset_id, answer.rows)
 
     rows = f"SELECT * FROM narrative.datasets.ds_{wanted.dataset_id} USING SAMPLE reservoir({wanted.rows} ROWS)"  # noqa: S608  two integers
     return _written(Output.of_sample(job_id), rows, wanted.dataset_id, conclude)
@@ -80,8 +69,3 @@ def _sample(job_id: UUID, wanted: SampleInput) -> Plan:
 
 def _written(output: Output, query: str, dataset_id: int, conclude: Callable[[Answer], dict[str, Any]]) -> Plan:
     return Plan(f"CREATE TABLE {output.name} AS {query}", conclude, dataset_id, output.target(dataset_id))
-
-
-def _document(result: Any) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(result)
-    return document
