@@ -1,7 +1,7 @@
 """Sessions of the account's users."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -11,8 +11,9 @@ from adapters.snowflake.account import Account, SignIn
 from tests.databases import Databases
 from tests.integration.given import Given
 from tests.integration.snowflake.cancelling import Site
-from tests.integration.snowflake.given import WAREHOUSE, new_user, rows
+from tests.integration.snowflake.given import WAREHOUSE, new_user, opened, rows
 from tests.snowflake import SnowflakeDouble
+from workers.engines.snowflake import SnowflakeEngine
 
 
 @pytest.fixture
@@ -96,3 +97,10 @@ def ours(double: SnowflakeDouble, own_database: str) -> Account:
 def who(double: SnowflakeDouble) -> SignIn:
     """As whom the executor signs in."""
     return double.sign_in("EXECUTOR")
+
+
+@pytest.fixture
+async def engine(ours: Account, who: SignIn) -> AsyncIterator[SnowflakeEngine]:
+    """An executor's engine on that database; in the end it has stopped what it ran."""
+    async with opened(ours, who) as engine:
+        yield engine

@@ -1,6 +1,8 @@
 """What tests of the double say in a word: run this, stop that, what is its status."""
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +13,7 @@ from snowflake.connector.errors import ProgrammingError
 
 from adapters.snowflake.account import Account, SignIn, TokenKind
 from tests.snowflake import ENDLESS, SnowflakeDouble, until
+from workers.engines.snowflake import SnowflakeEngine
 
 WAREHOUSE = "COMPUTE_WH"
 CANCELED = 604
@@ -49,6 +52,18 @@ def signs_in(double: SnowflakeDouble, user: str) -> SignIn:
     token = secrets.token_urlsafe(16)
     double.issue_oauth_token(user, token)
     return SignIn(user=user, token=SecretStr(token), token_kind=TokenKind.OAUTH)
+
+
+@asynccontextmanager
+async def opened(
+    account: Account, who: SignIn, *, kind: type[SnowflakeEngine] = SnowflakeEngine, **options: Any
+) -> AsyncIterator[SnowflakeEngine]:
+    """An executor's engine; in the end it has stopped what it ran."""
+    engine = await kind.open(account, who, **{"timeout_seconds": 5.0} | options)
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
 
 
 def rows(connection: SnowflakeConnection, sql: str, *bound: Any) -> list[Any]:
