@@ -114,7 +114,7 @@ class SnowflakeAdapter:
             return Trouble(Waiting.HANDLE_UNKNOWN, detail)
         if self._user != here.user.upper() and reading.ours == 0:
             detail = (
-                f"{here.user} is shown no query that {self._user} ran for this plane; may it monitor the warehouse?"
+                f"{here.user} is shown no query that {self._user} ran as an executor; may it monitor the warehouse?"
             )
             return Trouble(Waiting.NOT_PERMITTED, detail)
         return None

@@ -13,6 +13,7 @@ from adapters.snowflake.line import Line, literal, literals
 from control_plane.planes import Owner
 
 MOST = 10_000  #: what one reading can give
+OURS = "countermand:"  #: what the tags of jobs' and of executors' own statements begin with
 _COLUMNS = "QUERY_ID, QUERY_TAG, USER_NAME, WAREHOUSE_NAME, ROLE_NAME, SESSION_ID, END_TIME"
 
 
@@ -27,7 +28,7 @@ class Entry(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one reading gave: the wanted *entries*; *seen* rows in all, of which *ours* carry the plane's tags."""
+    """What one reading gave: the wanted *entries*; *seen* rows in all, of which *ours* carry a tag of Countermand's."""
 
     entries: tuple[Entry, ...] = ()
     seen: int = 0
@@ -68,7 +69,7 @@ class History:
 
     async def _read(self, function: str, wanted: str) -> Reading:
         """One row at least, because how much was seen has to be known also where nothing of it is wanted."""
-        ours = f"STARTSWITH(QUERY_TAG, {literal(self._prefix)})"
+        ours = f"STARTSWITH(QUERY_TAG, {literal(OURS)})"
         rows = await self._line.ask(
             f"WITH H AS (SELECT {_COLUMNS} FROM TABLE(INFORMATION_SCHEMA.{function}RESULT_LIMIT => {MOST})))"  # noqa: S608  literals
             f" SELECT S.SEEN, S.OURS, {_of('H')}"
