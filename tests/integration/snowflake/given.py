@@ -1,7 +1,8 @@
 """What tests of the double say in a word: run this, stop that, what is its status."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -12,10 +13,14 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
 from adapters.snowflake.account import Account, SignIn, TokenKind
+from control_plane.jobs import Handle
+from control_plane.work import Claim
 from tests.snowflake import ENDLESS, SnowflakeDouble, until
+from workers.engines.base import Ending
 from workers.engines.snowflake import SnowflakeEngine
 
 WAREHOUSE = "COMPUTE_WH"
+PATIENCE_SECONDS = 60.0
 CANCELED = 604
 TERMINATED = "query [{}] terminated."
 NOT_EXECUTING = "Identified SQL statement is not currently executing."
@@ -54,9 +59,21 @@ def signs_in(double: SnowflakeDouble, user: str) -> SignIn:
     return SignIn(user=user, token=SecretStr(token), token_kind=TokenKind.OAUTH)
 
 
+class BoundedEngine(SnowflakeEngine):
+    """Waits for no start and no end beyond a test's patience: interrupted from outside, its loop would hang."""
+
+    async def start(self, claim: Claim, permit_left: Callable[[], float]) -> Handle:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await super().start(claim, permit_left)
+
+    async def follow(self, handle: Handle) -> Ending:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await super().follow(handle)
+
+
 @asynccontextmanager
 async def opened(
-    account: Account, who: SignIn, *, kind: type[SnowflakeEngine] = SnowflakeEngine, **options: Any
+    account: Account, who: SignIn, *, kind: type[SnowflakeEngine] = BoundedEngine, **options: Any
 ) -> AsyncIterator[SnowflakeEngine]:
     """An executor's engine; in the end it has stopped what it ran."""
     engine = await kind.open(account, who, **{"timeout_seconds": 5.0} | options)

@@ -382,7 +382,7 @@ async def test_a_submission_that_is_under_way_when_its_job_is_given_up_begins_no
     arrived: list[int] = []
 
     def permit_left() -> float:
-        double.switch(late_seconds=late_seconds)
+        double.switch(late_seconds=late_seconds, hanging=["session"])  # signing out will not end the session either
         arrived.append(double.state()["requests"]["statement"])
         return 1.0  # enough to arrive in
 
@@ -395,6 +395,7 @@ async def test_a_submission_that_is_under_way_when_its_job_is_given_up_begins_no
         await starting
 
     await until(lambda: time.monotonic() > arrived_before + late_seconds)
+    double.switch(hanging=[])
     assert history(canceller, claim.tag) == []
     assert double.state()["active"] == []
 
