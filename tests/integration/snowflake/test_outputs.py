@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import permutations
 from typing import Any
 from uuid import UUID, uuid4
@@ -74,6 +75,14 @@ async def publish(outputs: Outputs, job_id: UUID, number: int) -> bool:
     return await outputs.publish(tag_of(job_id), job_id, Publication(6404, number))
 
 
+async def publish_at_last(outputs: Outputs, job_id: UUID, number: int) -> bool:
+    """Tried again, as with every heartbeat: the double's DuckDB answers with a conflict where Snowflake waits."""
+    for _ in range(20):
+        with suppress(LineError):
+            return await publish(outputs, job_id, number)
+    return False
+
+
 async def shown(outputs: Outputs) -> list[Any]:
     """What readers see."""
     return [value for (value,) in await outputs._line.ask(f"SELECT N FROM {outputs.readers(6404)}")]
@@ -128,9 +137,9 @@ async def test_the_highest_number_is_shown_in_whatever_order_they_come(
 async def test_publishers_at_once_show_the_highest_number(outputs: Outputs) -> None:
     jobs = [await written(outputs, number) for number in range(1, 6)]
 
-    async with asyncio.TaskGroup() as together:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as together:
         for number, job_id in enumerate(jobs, start=1):
-            together.create_task(publish(outputs, job_id, number))
+            together.create_task(publish_at_last(outputs, job_id, number))
 
     assert await shown(outputs) == [5]
 
