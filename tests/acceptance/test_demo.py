@@ -1,4 +1,4 @@
-"""``countermand demo``: seven jobs meet their fates, and nothing of it is left behind."""
+"""``countermand demo``: jobs meet their fates, and nothing of it is left behind."""
 
 import json
 import os
@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.acceptance.site import ROOT, until
+from tests.acceptance.snowflake import settings_of
+from tests.snowflake import SnowflakeDouble
 
 #: By name: the job's type, its state, its outcome.
 FATES = {
@@ -29,8 +32,13 @@ FATES = {
     "executor_killed": ("materialize-view", "cancelled", "stopped"),
     "engine_lies": ("materialize-view", "cancelled", "stopped"),
 }
+FATES_IN_SNOWFLAKE = {
+    "snowflake_running": ("nql-forecast", "cancelled", "stopped"),
+    "snowflake_lies": ("nql-forecast", "cancelled", "stopped"),
+}
 KEYS = ["name", "type", "expected_state", "state", "outcome", "request_to_ended_ms", "receipt"]
 LIE_MS = 10_000
+HOW_TO_ADD = "Without a Snowflake plane: install countermand[server,worker,embedded,snowflake] to add one"
 OURS = (sys.executable, "-P", "-m", "workers")
 OTHERS_WOULD = "others would say cancelled now"
 
@@ -47,7 +55,11 @@ class Demo:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, *arguments: str, command: tuple[str | Path, ...] = OURS, stdout: int | None = None
+        self,
+        *arguments: str,
+        command: tuple[str | Path, ...] = OURS,
+        stdout: int | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.Popen[bytes]:
         """Start it; unless *stdout* is given, what it prints goes to :attr:`output`."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -61,7 +73,8 @@ class Demo:
                 [*command, "demo", *arguments],
                 cwd=self.folder,
                 env=environment
-                | {"TERM": "xterm-256color", "COUNTERMAND_DATABASE_URL": "sqlite:///of-somebody-else.db"},
+                | {"TERM": "xterm-256color", "COUNTERMAND_DATABASE_URL": "sqlite:///of-somebody-else.db"}
+                | {**settings},
                 stdin=subprocess.DEVNULL,
                 stdout=output if stdout is None else stdout,
                 stderr=subprocess.PIPE,
@@ -102,34 +115,72 @@ def interrupt(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-def receipt_of(told: dict[str, Any], name: str) -> dict[str, Any]:
+def job_of(told: dict[str, Any], name: str) -> dict[str, Any]:
     (job,) = (job for job in told["jobs"] if job["name"] == name)
-    receipt: dict[str, Any] = job["receipt"]
+    assert isinstance(job, dict)
+    return job
+
+
+def receipt_of(told: dict[str, Any], name: str) -> dict[str, Any]:
+    receipt: dict[str, Any] = job_of(told, name)["receipt"]
     return receipt
 
 
-def test_as_installed_from_the_wheel_it_shows_seven_jobs_meet_their_fates_within_a_minute(
-    demo: Demo, full: Path
+def fates_of(told: dict[str, Any]) -> dict[str, tuple[str, str, str | None]]:
+    return {job["name"]: (job["type"], job["state"], job["outcome"]) for job in told["jobs"]}
+
+
+def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_in_a_double_of_snowflake(
+    demo: Demo,
 ) -> None:
     began_at = monotonic()
-    process = demo.start("--json", command=(full / "countermand",))
+    process = demo.start("--json")
     _, said = process.communicate(timeout=150)
     took = monotonic() - began_at
 
     assert (process.returncode, said.decode()) == (0, "")
     told = json.loads(demo.output.read_text())  # the whole of stdout, and nothing else
-    assert list(told) == ["jobs", "ok"]
-    assert told["ok"] is True
-    assert [list(job) for job in told["jobs"]] == [KEYS] * len(FATES)
-    assert {job["name"]: (job["type"], job["state"], job["outcome"]) for job in told["jobs"]} == FATES
+    assert list(told) == ["snowflake", "jobs", "ok"]
+    assert (told["snowflake"], told["ok"]) == ("double", True)
+    assert [list(job) for job in told["jobs"]] == [KEYS] * 9
+    assert fates_of(told) == FATES | FATES_IN_SNOWFLAKE
     for job in told["jobs"]:
         assert job["expected_state"] == job["state"]
         assert (job["receipt"] is None) == (job["request_to_ended_ms"] is None) == (job["outcome"] is None)
     assert receipt_of(told, "pending")["closure"] == "never_claimed"
     assert receipt_of(told, "running")["engine_status"] == "INTERRUPT Error: Interrupted!"
     assert receipt_of(told, "executor_killed")["engine_status"] == "incarnation_ended"
-    (lie,) = (job for job in told["jobs"] if job["name"] == "engine_lies")
-    assert lie["request_to_ended_ms"] > LIE_MS
+    assert job_of(told, "engine_lies")["request_to_ended_ms"] > LIE_MS
+    running, lies = receipt_of(told, "snowflake_running"), receipt_of(told, "snowflake_lies")
+    assert (running["engine"], running["rung"] in (None, "ask")) == (
+        "snowflake",
+        True,
+    )  # None: its executor was quicker
+    assert (lies["engine"], lies["rung"]) == ("snowflake", "insist")
+    assert "000604" in running["engine_status"]
+    assert job_of(told, "snowflake_lies")["request_to_ended_ms"] > LIE_MS
+    assert demo.children() == []
+    assert demo.leavings() == set()
+    assert took < 60
+
+
+def test_as_installed_from_the_wheel_seven_jobs_meet_their_fates_and_it_says_how_to_add_snowflake(
+    demo: Demo, full: Path
+) -> None:
+    began_at = monotonic()
+    process = demo.start(command=(full / "countermand",))
+    _, said = process.communicate(timeout=150)
+    took = monotonic() - began_at
+
+    assert (process.returncode, said.decode()) == (0, "")
+    first, *lines = demo.output.read_text().splitlines()
+    assert first.startswith(HOW_TO_ADD)
+    receipts = [
+        re.match(rf"({'|'.join(FATES)}) +({'|'.join({state for _, state, _ in FATES.values()})})", line)
+        for line in lines
+    ]
+    assert [found.groups() for found in receipts if found] == [(name, state) for name, (_, state, _) in FATES.items()]
+    assert lines[-1].startswith("All 7 jobs met their fates; readers find ")
     assert demo.children() == []
     assert demo.leavings() == set()
     assert took < 60
@@ -154,16 +205,23 @@ def test_on_a_terminal_a_table_shows_the_lie_while_it_lasts_and_sigterm_clears_e
     assert demo.leavings() == set()
 
 
-def test_elsewhere_it_prints_a_line_for_each_change_and_an_interrupt_clears_everything_away(demo: Demo) -> None:
-    process = demo.start()
-    demo.until_printed("executor_killed  running")
+def test_elsewhere_it_prints_a_line_for_each_change_and_an_interrupt_clears_everything_away_in_an_account_too(
+    demo: Demo, snowflake_double: SnowflakeDouble
+) -> None:
+    process = demo.start(settings=settings_of(snowflake_double))
+    demo.until_printed("executor_killed   running")
+    until(lambda: snowflake_double.state()["active"], seconds=90, what="the query")
     assert len(demo.children()) > 1
 
     code, said = interrupt(process, signal.SIGINT)
 
     assert (code, said.count("\n")) == (130, 1), said
-    assert "\x1b" not in demo.output.read_text()
-    assert re.search(r"^ *\d+\.\d s  pending +cancelled \(never_started\)", demo.output.read_text(), re.MULTILINE)
+    output = demo.output.read_text()
+    assert output.startswith("The Snowflake plane is the account COUNTERMAND.\n")
+    assert "\x1b" not in output
+    assert re.search(r"^ *\d+\.\d s  pending +cancelled \(never_started\)", output, re.MULTILINE)
+    assert "snowflake_lies" not in output
+    assert snowflake_double.state()["active"] == []
     assert demo.children() == []
     assert demo.leavings() == set()
 
@@ -183,7 +241,7 @@ def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said
     assert "countermand demo: running: canceller ended by itself" in said.decode()
     (folder,) = re.findall(r"the logs of its processes are in (\S+)", said.decode())
     assert {path.name for path in Path(folder).iterdir()} == {
-        f"{n}.log" for n in ("canceller", "killed", "liar", "main", "server")
+        f"{n}.log" for n in ("canceller", "double", "killed", "liar", "main", "server", "snowflake")
     }
     assert list(Path(folder).parent.iterdir()) == [Path(folder)]
     assert demo.children() == []

@@ -1,1 +1,1 @@
-"""``countermand demo``: seven jobs meet their fates, on real processes and real SQL."""
+"""``countermand demo``: jobs meet their fates, on real processes and real SQL."""

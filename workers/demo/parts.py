@@ -1,4 +1,4 @@
-"""The seven jobs of the demo: what each is, what happens to it, and how it has to end."""
+"""The jobs of the demo's Narrative planes: what each is, what happens to it, and how it has to end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -66,7 +66,7 @@ class PlainLines:
 
     def show(self, stage: Stage) -> None:
         for part in stage.parts:
-            line = f"{part.name:16} {progress(part)}" + (f" - {part.note}" if part.note else "")
+            line = f"{part.name:17} {progress(part)}" + (f" - {part.note}" if part.note else "")
             if self._told.get(part.name) != line:
                 self._told[part.name] = line
                 self._console.print(
@@ -131,10 +131,8 @@ def request_to_ended_ms(job: Job) -> float | None:
 
 
 def cpu_lines(stage: Stage) -> list[str]:
-    """Each executor's CPU, as far as it was measured."""
-    return [
-        f"CPU of executor {name:7} {_percents(load)}" for name, load in stage.loads.items() if load.running is not None
-    ]
+    """The CPU of each executor and of the double, as far as it was measured; an account's is out of sight."""
+    return [f"CPU of {load.of:16} {_percents(load)}" for load in stage.loads.values() if load.running is not None]
 
 
 def _percents(load: Load) -> str:
@@ -146,10 +144,10 @@ def receipt_line(part: Part) -> str:
     """The receipt, or what stands in its place, in a line."""
     job = part.now
     if part.missed is not None:
-        return f"{part.name:16} MISSED: {part.missed}"
+        return f"{part.name:17} MISSED: {part.missed}"
     if job.receipt is None:
-        return f"{part.name:16} {job.state.value}, without a receipt: {part.note}"
-    return f"{part.name:16} {job.state.value} {_proof(job.receipt)}, {_since_request(job)} after the request"
+        return f"{part.name:17} {job.state.value}, without a receipt: {part.note}"
+    return f"{part.name:17} {job.state.value} {_proof(job.receipt)}, {_since_request(job)} after the request"
 
 
 def _proof(receipt: Receipt) -> str:

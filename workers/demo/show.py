@@ -15,7 +15,9 @@ from rich.console import Console
 
 from workers.demo.parts import OWNER, PASSER_BY, Part, parts
 from workers.demo.screen import cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
+from workers.demo.snowflake import snowflake_parts
 from workers.demo.stage import LOGS, Stage
+from workers.demo.venue import Venue
 
 PLAY_WITHIN_SECONDS = 58.0
 EXIT_MISSED = 1
@@ -26,13 +28,13 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)  #: everything is cleared away then, as
 Prepare = Callable[[str, Sequence[str]], Mapping[str, str]]
 
 
-def show(prepare: Prepare, *, as_json: bool) -> int:
-    """Play all seven fates; answers the exit code."""
+def show(prepare: Prepare, venue: Venue, *, as_json: bool) -> int:
+    """Play all fates for which there is a place; answers the exit code."""
     for number in ENDING:
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="countermand-demo-"))
     try:
-        missed = _perform(folder, prepare, as_json=as_json)
+        missed = _perform(folder, prepare, venue, as_json=as_json)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _clear_away(folder)
         sys.stderr.write("countermand demo: interrupted; its processes were ended and its folder removed\n")
@@ -59,11 +61,13 @@ def _clear_away(folder: Path, *, but_logs: bool = False) -> None:
     sys.stderr.write(f"countermand demo: the logs of its processes are in {folder / LOGS}\n")
 
 
-def _perform(folder: Path, prepare: Prepare, *, as_json: bool) -> list[Part]:
-    console, database_url = Console(), f"sqlite:///{folder / 'countermand.db'}"
+def _perform(folder: Path, prepare: Prepare, venue: Venue, *, as_json: bool) -> list[Part]:
+    console, database_url = Console(markup=False), f"sqlite:///{folder / 'countermand.db'}"
     tokens = prepare(database_url, (OWNER, PASSER_BY))
+    if not as_json:
+        console.print(venue.told, soft_wrap=True, highlight=False)
     screen = open_screen(console, silent=as_json)
-    stage = Stage(folder, database_url, tokens, parts(), screen.show)
+    stage = Stage(folder, database_url, tokens, [*parts(), *snowflake_parts(venue.kind)], venue, screen.show)
     try:
         stage.set_up()
         asyncio.run(_play(stage))
@@ -99,7 +103,11 @@ def _tell(console: Console, stage: Stage) -> None:
 
 
 def _tell_json(stage: Stage) -> None:
-    document = {"jobs": [_told(part) for part in stage.parts], "ok": all(part.has_met_its_fate for part in stage.parts)}
+    document = {
+        "snowflake": stage.venue.kind,
+        "jobs": [_told(part) for part in stage.parts],
+        "ok": all(part.has_met_its_fate for part in stage.parts),
+    }
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 

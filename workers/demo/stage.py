@@ -3,10 +3,11 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from control_plane.client import Client
@@ -16,29 +17,42 @@ from control_plane.lifecycle import JobState
 from control_plane.planes import Platform
 from control_plane.wire import DataPlaneSubmission, JobSubmission, PlatformObject
 from workers.demo.actors import Actor, stop_all
+from workers.demo.double import Double
 from workers.demo.example import load, published_rows
 from workers.demo.liar import IGNORE_STOP
 from workers.demo.parts import OWNER, Condition, MissedError, Part, has_ended
+from workers.demo.snowflake import PLANE
+from workers.demo.venue import DOUBLE, Venue, VenueKind
 
 LOGS = "logs"
 LOOK_EVERY_SECONDS = 0.1
 SEE_WITHIN_SECONDS = 40.0
-SERVE_WITHIN_SECONDS = 20.0
+BEGIN_WITHIN_SECONDS = 30.0
+LISTEN_WITHIN_SECONDS = 20.0
 MEASURE_SECONDS = 1.5
-#: Quick, so that the demo is: by default a worker looks once a second.
+#: Quick, so that the demo is: by default a worker looks once a second, and an executor lets runs end by themselves.
 SETTINGS = {
     "COUNTERMAND_WORKER__POLL_SECONDS": "0.2",
     "COUNTERMAND_WORKER__NAME": "demo-canceller",
+    "COUNTERMAND_EXECUTOR__DRAIN_SECONDS": "0",
     "COUNTERMAND_EXECUTOR__MEMORY_LIMIT": "200MB",
     "COUNTERMAND_EXECUTOR__THREADS": "1",
     "COUNTERMAND_LOG_FORMAT": "json",
+}
+#: In an account, a query that even a demo killed at once leaves behind ends by itself, and no call takes long.
+SNOWFLAKE_SETTINGS = {
+    "COUNTERMAND_SNOWFLAKE__STATEMENT_TIMEOUT_SECONDS": "120",
+    "COUNTERMAND_SNOWFLAKE__QUEUED_TIMEOUT_SECONDS": "120",
+    "COUNTERMAND_SNOWFLAKE__CALL_TIMEOUT_SECONDS": "10",
 }
 
 
 @dataclass
 class Load:
-    """An executor's CPU, in percent of a core, at the moments when it was measured."""
+    """The CPU of what computes for a plane, in percent of a core, at the moments when it was measured."""
 
+    of: str
+    actor: Actor
     running: float | None = None
     told_to_stop: float | None = None  #: while it ran on all the same
     after: float | None = None
@@ -47,7 +61,7 @@ class Load:
 class Stage:
     """The demo's world in *folder*, on a migrated database; *tokens* has the text of one for each who asks.
 
-    *on_look* is called after every look. Whoever made it closes it.
+    *venue* is where its Snowflake plane is. *on_look* is called after every look. Whoever made it closes it.
     """
 
     def __init__(
@@ -56,10 +70,12 @@ class Stage:
         database_url: str,
         tokens: Mapping[str, str],
         parts: Sequence[Part],
+        venue: Venue,
         on_look: Callable[["Stage"], None],
     ) -> None:
         self.began_at = time.monotonic()
         self.parts = parts
+        self.venue = venue
         self.executors: dict[str, Actor] = {}
         self.loads: dict[str, Load] = {}
         self.published: int | None = None
@@ -67,64 +83,88 @@ class Stage:
         self._logs = folder / LOGS
         self._tokens = tokens
         self._users: dict[str, Client] = {}
+        self._actors: list[Actor] = []  #: in the order in which they were made
         self._on_look = on_look
         self._planes: dict[str, UUID] = {}
         own = {"COUNTERMAND_DATABASE_URL": database_url, "XDG_CONFIG_HOME": str(folder)}
-        self._environment = _without_ours(os.environ) | SETTINGS | own
+        self._environment = _without_settings(os.environ) | SETTINGS | own
         self._server = self._actor("server", ["workers", "serve", "--port", "0"])
-        self._canceller = self._actor("canceller", ["workers", "worker"])
+        self._double = Double(self._actor("double", [DOUBLE])) if venue.kind is VenueKind.DOUBLE else None
 
     # --- setting up
 
     def set_up(self) -> None:
         """The control plane, planes, data, and the jobs; nobody runs any, or cancels, yet."""
         self._logs.mkdir()
-        self._open_the_control_plane()
+        signing_in = {**self._open(), **SNOWFLAKE_SETTINGS}
         for name in dict.fromkeys(part.plane for part in self.parts):
-            self._planes[name] = self._create_plane(name)
-            load(self._folder / name)
-            self.executors[name] = self._executor(name)
-            self.loads[name] = Load()
+            if name == PLANE:
+                self._set_up_plane(name, Platform.SNOWFLAKE, self._executor(name, **signing_in))
+            else:
+                load(self._folder / name)
+                self._set_up_plane(name, Platform.NARRATIVE, self._executor(name))
+        self._actor("canceller", ["workers", "worker"], **signing_in)
         for part in self.parts:
             submission = JobSubmission(self._planes[part.plane], part.type, part.input)
             part.job = self._users[OWNER].submit_job(submission)
 
-    def _open_the_control_plane(self) -> None:
+    def _open(self) -> Mapping[str, str]:
+        """Open the control plane and, where there is one, the double; answers how to reach the Snowflake account."""
         self._server.start()
-        url = self._await_address()
+        if self._double is not None:
+            self._double.actor.start()
+        address = self._await_address(self._server)
         for name, token in self._tokens.items():
-            self._users[name] = Client(url, token)
+            self._users[name] = Client(f"http://{address['host']}:{address['port']}", token)
+        if self._double is None:
+            return self.venue.variables
+        return self._double.open(self._await_address(self._double.actor))
 
-    def _await_address(self) -> str:
-        """Where the server listens: it takes a free port, and its log tells which."""
-        deadline = time.monotonic() + SERVE_WITHIN_SECONDS
-        while not (told := self._server.told("server_started")):
-            ended = self._server.unexpected_end()
+    def _await_address(self, actor: Actor) -> dict[str, Any]:
+        """Where it listens: it takes a free port, and its log tells which."""
+        deadline = time.monotonic() + LISTEN_WITHIN_SECONDS
+        while (address := actor.address()) is None:
+            ended = actor.unexpected_end()
             if ended or time.monotonic() > deadline:
-                raise ControlPlaneUnavailable(ended or f"the server did not listen in {SERVE_WITHIN_SECONDS:g} s")
+                why = ended or f"the {actor.name} did not listen in {LISTEN_WITHIN_SECONDS:g} s"
+                raise ControlPlaneUnavailable(why)
             time.sleep(LOOK_EVERY_SECONDS)
-        return f"http://{told[0]['host']}:{told[0]['port']}"
+        return address
 
-    def _create_plane(self, name: str) -> UUID:
-        submission = DataPlaneSubmission(display_name=name, platform=PlatformObject(Platform.NARRATIVE))
-        return self._users[OWNER].create_data_plane(submission).data_plane_id
+    def _set_up_plane(self, name: str, platform: Platform, executor: Actor) -> None:
+        submission = DataPlaneSubmission(display_name=name, platform=PlatformObject(platform))
+        self._planes[name] = self._users[OWNER].create_data_plane(submission).data_plane_id
+        self.executors[name] = executor
+        if platform is not Platform.SNOWFLAKE:
+            self.loads[name] = Load(f"executor {name}", executor)
+        elif self._double is not None:
+            self.loads[name] = Load("the double", self._double.actor)
 
     def close(self) -> None:
         """End every process that still runs."""
         for client in self._users.values():
             client.close()
-        stop_all(self._actors())
+        self._stop_actors()
 
-    def _executor(self, name: str) -> Actor:
+    def _stop_actors(self) -> None:
+        """The double last: executors stop there what still runs, and sign out."""
+        double = [] if self._double is None else [self._double.actor]
+        stop_all([actor for actor in self._actors if actor not in double])
+        stop_all(double)
+
+    def _executor(self, name: str, **variables: str) -> Actor:
         folder = self._folder / name
         if name == "liar":
             (folder / IGNORE_STOP).touch()
             return self._actor(name, ["workers.demo.liar", name, str(folder)])
-        return self._actor(name, ["workers", "executor", "--data-plane", name, "--data-folder", str(folder)])
+        arguments = ["workers", "executor", "--data-plane", name, "--data-folder", str(folder)]
+        return self._actor(name, arguments, **variables)
 
-    def _actor(self, name: str, arguments: list[str]) -> Actor:
-        log = self._logs / f"{name}.log"
-        return Actor(name, arguments, folder=self._folder, log=log, environment=self._environment)
+    def _actor(self, name: str, arguments: list[str], **variables: str) -> Actor:
+        environment = self._environment | variables
+        actor = Actor(name, arguments, folder=self._folder, log=self._logs / f"{name}.log", environment=environment)
+        self._actors.append(actor)
+        return actor
 
     # --- playing
 
@@ -136,9 +176,9 @@ class Stage:
             watching = asyncio.create_task(self._watch())
             try:
                 await self._see_all_at_work()
-                await self._measure("running", self.loads)
+                await self._measure("running", self.loads.values())
                 await asyncio.gather(*(self._attempt(part) for part in self.parts if part not in before))
-                await self._measure("after", self.loads)
+                await self._measure("after", self.loads.values())
             finally:
                 watching.cancel()
             self._look_at_all()
@@ -147,14 +187,12 @@ class Stage:
     @contextmanager
     def _processes(self) -> Iterator[None]:
         try:
-            for actor in (*self.executors.values(), self._canceller):
-                actor.start()
+            for actor in self._actors:
+                if not actor.was_started:
+                    actor.start()
             yield
         finally:
-            stop_all(self._actors())
-
-    def _actors(self) -> list[Actor]:
-        return [*self.executors.values(), self._canceller, self._server]
+            self._stop_actors()
 
     async def _attempt(self, part: Part) -> None:
         await asyncio.sleep(part.begins_at or 0)
@@ -168,7 +206,7 @@ class Stage:
         for part in self.parts:
             try:
                 if part.is_long:
-                    await self.see(part, _is_at_work, "that it runs")
+                    await self.see(part, _is_at_work, "that it runs", seconds=BEGIN_WITHIN_SECONDS)
             except MissedError as missed:
                 part.tell_missed(str(missed))
 
@@ -191,7 +229,7 @@ class Stage:
         """Look until it is so. Raises MissedError when it cannot be any more, or a process ends by itself."""
         deadline = time.monotonic() + seconds
         while not condition(self.look(part)):
-            self._refuse_dead_actors()
+            self._refuse_dead_actors(part)
             if has_ended(part.now) or time.monotonic() > deadline:
                 raise MissedError(f"{what} was not seen, within {seconds:g} s at most: it is {part.now.state.value}")
             await asyncio.sleep(LOOK_EVERY_SECONDS)
@@ -210,12 +248,18 @@ class Stage:
         return part.job
 
     async def measure_lie(self, part: Part) -> None:
-        """What the executor uses although it was told to stop."""
-        await self._measure("told_to_stop", [part.plane])
+        """What it uses although it was told to stop."""
+        await self._measure("told_to_stop", [self.loads[part.plane]])
 
     def lift_fault(self, part: Part) -> None:
         """From now on its engine does as it is told."""
         (self._folder / part.plane / IGNORE_STOP).unlink()
+
+    def begin_to_lie(self) -> None:
+        """From now on the double of a Snowflake account says that a query is terminated, and it runs on."""
+        if self._double is None:
+            raise MissedError("an account cannot be told to lie")
+        self._double.lie()
 
     # --- looking
 
@@ -231,24 +275,26 @@ class Stage:
             part.job = seen[part.now.job_id]
         self._on_look(self)
 
-    def _refuse_dead_actors(self) -> None:
-        for actor in self._actors():
-            if ended := actor.unexpected_end():
+    def _refuse_dead_actors(self, part: Part) -> None:
+        """All but the executors of other planes, whose jobs that is the end of."""
+        others = [executor for plane, executor in self.executors.items() if plane != part.plane]
+        for actor in self._actors:
+            if actor not in others and (ended := actor.unexpected_end()):
                 raise MissedError(ended)
 
-    async def _measure(self, moment: str, names: Sequence[str] | dict[str, Load]) -> None:
-        began_at, used = time.monotonic(), {name: self.executors[name].cpu_seconds() for name in names}
+    async def _measure(self, moment: str, loads: Iterable[Load]) -> None:
+        began_at, used = time.monotonic(), [(each, each.actor.cpu_seconds()) for each in loads]
         await asyncio.sleep(MEASURE_SECONDS)
         elapsed = time.monotonic() - began_at
-        for name, seconds in used.items():
-            percent = (self.executors[name].cpu_seconds() - seconds) / elapsed * 100
-            setattr(self.loads[name], moment, percent)
+        for measured, seconds in used:
+            setattr(measured, moment, (measured.actor.cpu_seconds() - seconds) / elapsed * 100)
 
 
 def _is_at_work(job: Job) -> bool:
     return job.state is JobState.RUNNING and job.handle is not None
 
 
-def _without_ours(environment: os._Environ[str]) -> dict[str, str]:
-    """The user's environment, without settings of ours that are meant for another store."""
-    return {name: value for name, value in environment.items() if not name.startswith("COUNTERMAND_")}
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment, without what is meant for another store, or for another Snowflake account."""
+    meant = ("COUNTERMAND_", "SNOWFLAKE_")
+    return {name: value for name, value in environment.items() if not name.startswith(meant)}
