@@ -11,17 +11,20 @@ PACKAGES := adapters config control_plane tests workers $(wildcard benchmarks)
 INTERPRETER := $(shell $(PYTHON) -c 'import hashlib, sys; sys.version_info >= (3, 11) and \
   print("%d.%d.%d-" % sys.version_info[:3] + hashlib.sha256(sys.base_prefix.encode()).hexdigest()[:8])' 2>/dev/null)
 
-.PHONY: help demo test check bench lock format clean
+.PHONY: help demo test test-snowflake-live check bench lock format clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
 
-demo: .venv/ready  ## Cancel seven jobs before your eyes (set-up included)
+demo: .venv/ready  ## Cancel jobs before your eyes (set-up included)
 	@$(BIN)/countermand demo
 
 test: .venv/ready  ## Run every test
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-snowflake-live: .venv/ready  ## Try Snowflake on your account
+	@$(BIN)/pytest -n 8 --snowflake-live tests/contract tests/integration/snowflake $(LIVE_ARGS)
 
 check: .venv/ready  ## Lint, types, import contracts
 	$(BIN)/ruff check $(PACKAGES)

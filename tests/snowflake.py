@@ -7,9 +7,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 import psutil
@@ -26,10 +26,57 @@ QUICK = "SELECT 1 AS N"
 ENDLESS = (
     "SELECT COUNT(*) FROM TABLE(GENERATOR(ROWCOUNT => 100000000000)) WHERE MD5(REPEAT(SEQ8()::VARCHAR, 50)) = 'never'"
 )
+#: Statuses of a query that has not ended.
+UNDER_WAY = {
+    "RUNNING", "QUEUED", "BLOCKED", "RESUMING_WAREHOUSE", "QUEUED_REPARING_WAREHOUSE", "RESTARTED", "ABORTING",
+}  # fmt: skip
+
+
+class SnowflakeAccount(Protocol):
+    """What a test that also runs against a real account may ask of one: no faults, and no truth but what it tells.
+
+    Its users are EXECUTOR, CANCELLER and DBT, whatever the account itself calls them.
+    """
+
+    @property
+    def incarnation(self) -> str:
+        """The account's name, as handles bear it."""
+
+    @property
+    def warehouse(self) -> str:
+        """Where jobs run."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a worker waits here before it climbs to the next rung."""
+
+    def user(self, user: str) -> str:
+        """What the account calls the user."""
+
+    def account(self, *, warehouse: str | None = None) -> Account:
+        """Where it answers, with a database that nothing is to be written into."""
+
+    def sign_in(self, user: str) -> SignIn:
+        """How the user signs in."""
+
+    def connect(self, user: str = "EXECUTOR", **options: Any) -> AbstractContextManager[SnowflakeConnection]:
+        """A session of the user, closed in the end."""
+
+    def own_database(self) -> AbstractContextManager[str]:
+        """A new database, made by EXECUTOR."""
+
+    def is_executing(self, query_id: str) -> bool:
+        """Whether the query has begun and not ended."""
+
+    def until_listed(self, query_id: str) -> None:
+        """Wait until the history shows the query to CANCELLER."""
 
 
 class SnowflakeDouble:
     """The process, as a test sees it: connections to it, its faults, and the truth about it."""
+
+    warehouse = "COMPUTE_WH"
+    patience_seconds = 2.0
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -75,6 +122,29 @@ class SnowflakeDouble:
     def incarnation(self) -> str:
         """The account's name, as handles bear it."""
         return f"LOCAL.{self._address['account']}"
+
+    def user(self, user: str) -> str:
+        """The users' names are their own."""
+        return user
+
+    @contextmanager
+    def own_database(self) -> Iterator[str]:
+        """Nobody drops it: it ends with the process."""
+        name = f"PLANE_{secrets.token_hex(4)}".upper()
+        self.administer(f"CREATE DATABASE {name}")
+        yield name
+
+    @contextmanager
+    def sessions_to_be_ended(self) -> Iterator[None]:
+        """CANCELLER owns the user EXECUTOR, and so may end its sessions, as long as the context lasts."""
+        self.administer("GRANT OWNERSHIP ON USER EXECUTOR TO ROLE COUNTERMAND_CANCELLER")
+        try:
+            yield
+        finally:
+            self.administer("REVOKE OWNERSHIP ON USER EXECUTOR FROM ROLE COUNTERMAND_CANCELLER")
+
+    def until_listed(self, query_id: str) -> None:
+        """Its history has no lag, but where a fault gives it one."""
 
     def account(self, *, database: str = "ANALYTICS", warehouse: str | None = None) -> Account:
         """Where it answers, as adapter and executor take it."""

@@ -1,77 +1,100 @@
-"""A Snowflake plane for the contract: the real connector on both sides of an account that really runs queries."""
+"""A Snowflake plane for the contract: the real connector on both sides of an account that really runs queries.
+
+The account is the double, or a real one.
+"""
 
 import secrets
 from contextlib import ExitStack
-from uuid import UUID
+from dataclasses import replace
+from functools import cached_property
+from uuid import UUID, uuid4
 
-from msgspec import structs
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
 
+from adapters.snowflake.account import Account
 from adapters.snowflake.adapter import SnowflakeAdapter
 from adapters.snowflake.outputs import OUTPUTS, Output
 from control_plane.errors import Conflict
-from control_plane.jobs import Purpose, with_purpose
+from control_plane.jobs import Purpose, with_purpose, work_tag
 from control_plane.work import Work
-from tests.narrative import PLANE, named_work
-from tests.snowflake import ENDLESS, SnowflakeDouble, until
+from tests.narrative import PLANE
+from tests.snowflake import ENDLESS, SnowflakeAccount, until
 
-WAREHOUSE = "COMPUTE_WH"
 SESSION_GONE = {390104, 390111}
 
 
 class SnowflakePlane:
     """Jobs run as EXECUTOR, each in a session of its own; the adapter is CANCELLER, who may stop and see them.
 
-    It owns the user EXECUTOR, so that it may end that user's sessions. What it writes is in a database of its own.
+    What is written is in a database of its own, which is made for the first output.
+    No two planes have the same tags, so that several can be tried on one account at once.
     """
 
     def __init__(
         self,
-        double: SnowflakeDouble,
+        snowflake: SnowflakeAccount,
         stack: ExitStack,
         *,
-        installation: str = "tests",
+        installation: str | None = None,
         data_plane_id: UUID = PLANE,
         canceller: str = "CANCELLER",
     ) -> None:
-        self.double = double
+        self.snowflake = snowflake
+        self._installation = installation or f"tests-{secrets.token_hex(4)}"
+        self._data_plane_id = data_plane_id
         self._stack = stack
         self._sessions: dict[UUID, SnowflakeConnection] = {}
-        self.database = f"PLANE_{secrets.token_hex(4)}".upper()
-        double.administer(
-            f"CREATE DATABASE {self.database}", "GRANT OWNERSHIP ON USER EXECUTOR TO ROLE COUNTERMAND_CANCELLER"
-        )
-        self.account = double.account(database=self.database, warehouse=WAREHOUSE)
-        self.adapter = SnowflakeAdapter(
-            self.account,
-            double.sign_in(canceller),
-            installation=installation,
-            data_plane_id=data_plane_id,
+        self.account = snowflake.account(warehouse=snowflake.warehouse)
+        self.outsider = snowflake.user("DBT").lower()
+        self.adapter = self._adapter_as(canceller, self.account)
+
+    def _adapter_as(self, user: str, account: Account) -> SnowflakeAdapter:
+        return SnowflakeAdapter(
+            account,
+            self.snowflake.sign_in(user),
+            installation=self._installation,
+            data_plane_id=self._data_plane_id,
             timeout_seconds=10.0,
-            executor_user="EXECUTOR",
-            canary=double.sign_in("EXECUTOR"),
+            executor_user=self.snowflake.user("EXECUTOR"),
+            canary=self.snowflake.sign_in("EXECUTOR"),
         )
 
+    @cached_property
+    def database(self) -> str:
+        return self._stack.enter_context(self.snowflake.own_database())
+
+    @cached_property
+    def writer(self) -> SnowflakeAdapter:
+        """Signed in as EXECUTOR: with the grants that we ask for, CANCELLER may write nothing."""
+        return self._adapter_as("EXECUTOR", replace(self.account, database=self.database))
+
+    async def aclose(self) -> None:
+        """Sign the adapters out."""
+        await self.adapter.aclose()
+        if "writer" in vars(self):
+            await self.writer.aclose()
+
     def work(self) -> Work:
-        work = structs.replace(named_work(), incarnation=self.double.incarnation)
+        job_id = uuid4()
+        tag = work_tag(self._installation, self._data_plane_id, job_id)
+        work = Work(job_id, tag, incarnation=self.snowflake.incarnation)
         self.open_session(work)
         return work
 
     def open_session(self, work: Work) -> SnowflakeConnection:
         """The job's own session, which it is found by before it has run anything."""
-        session = self._stack.enter_context(
-            self.double.connect("EXECUTOR", warehouse=WAREHOUSE, database=self.database)
-        )
+        session = self._stack.enter_context(self.snowflake.connect("EXECUTOR", warehouse=self.snowflake.warehouse))
         with session.cursor() as cursor:
             cursor.execute(
                 "SELECT CURRENT_SESSION()", _statement_params={"QUERY_TAG": with_purpose(work.tag, Purpose.SESSION)}
             )
+            self.snowflake.until_listed(str(cursor.sfqid))
         self._sessions[work.job_id] = session
         return session
 
     async def start(self, work: Work) -> None:
-        self.submit(work, ENDLESS)
+        self.snowflake.until_listed(self.submit(work, ENDLESS))
 
     def submit(self, work: Work, sql: str) -> str:
         """Begin what is the job's, in its own session; the query's id."""
@@ -98,6 +121,7 @@ class SnowflakePlane:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {self.database}.COUNTERMAND_OUTPUTS")
         query_id = self.submit(work, f"CREATE TABLE {self.output_of(work)} AS SELECT {number} AS N")
         until(lambda: session.get_query_status(query_id).name == "SUCCESS")
+        self.snowflake.until_listed(query_id)
 
     def output_of(self, work: Work) -> str:
         """The table of the job's own."""
@@ -108,6 +132,7 @@ class SnowflakePlane:
         sql = "SELECT CAST(MD5(SEQ8()::VARCHAR) AS NUMBER) FROM TABLE(GENERATOR(ROWCOUNT => 10))"
         query_id = self.submit(work, sql)
         until(lambda: session.get_query_status(query_id).name == "FAILED_WITH_ERROR")
+        self.snowflake.until_listed(query_id)
 
     async def shown(self) -> int | None:
         [[known]] = self._read(
@@ -116,10 +141,15 @@ class SnowflakePlane:
         return int(self._read(f"SELECT N FROM {self.database}.COUNTERMAND_DATASETS.DS_6404")[0][0]) if known else None
 
     def _read(self, sql: str) -> list[tuple[int, ...]]:
-        with self.double.connect("EXECUTOR", warehouse=WAREHOUSE) as session, session.cursor() as cursor:
+        with (
+            self.snowflake.connect("EXECUTOR", warehouse=self.snowflake.warehouse) as session,
+            session.cursor() as cursor,
+        ):
             return list(cursor.execute(sql).fetchall())
 
     async def start_elsewhere(self, owner: str) -> str:
-        session = self._stack.enter_context(self.double.connect(owner, warehouse=WAREHOUSE))
-        with session.cursor() as cursor:
-            return str(cursor.execute_async(ENDLESS)["queryId"])
+        connecting = self.snowflake.connect(owner.upper(), warehouse=self.snowflake.warehouse)
+        with self._stack.enter_context(connecting).cursor() as cursor:
+            query_id = str(cursor.execute_async(ENDLESS)["queryId"])
+        self.snowflake.until_listed(query_id)
+        return query_id

@@ -15,7 +15,7 @@ from control_plane.planes import Platform
 from control_plane.work import Executor, Work
 from tests.contract.snowflake import SnowflakePlane
 from tests.integration.given import ASKER, Given
-from tests.snowflake import ENDLESS, SnowflakeDouble, until
+from tests.snowflake import ENDLESS, SnowflakeAccount, until
 from workers.canceller import Limits
 from workers.clock import Clock
 from workers.local import LocalCancellations, threads
@@ -31,21 +31,21 @@ class Site:
     """One Snowflake plane with its store, its account and a worker."""
 
     given: Given
-    double: SnowflakeDouble
+    account: SnowflakeAccount
     stack: ExitStack
     listing_lag_seconds: float = 0.0
     canceller: str = "CANCELLER"
-    limits: Limits = field(
-        default_factory=lambda: Limits(patience={rung: timedelta(seconds=2) for rung in (Rung.ASK, Rung.INSIST)})
-    )
+    limits: Limits = field(init=False)
 
     queries: dict[UUID, str] = field(default_factory=dict)  #: by job
     _epochs: dict[UUID, UUID] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        patience = timedelta(seconds=self.account.patience_seconds)
+        self.limits = Limits(patience=dict.fromkeys((Rung.ASK, Rung.INSIST), patience))
         self.plane = self.given.new_plane(Platform.SNOWFLAKE, listing_lag_seconds=self.listing_lag_seconds)
         self.engine = SnowflakePlane(
-            self.double,
+            self.account,
             self.stack,
             installation=self.given.dispatch.installation(),
             data_plane_id=self.plane.data_plane_id,
@@ -60,10 +60,10 @@ class Site:
             data_plane_id=self.plane.data_plane_id,
             types=list(JobType),
             limit=1,
-            incarnation=self.double.incarnation,
+            incarnation=self.account.incarnation,
         )
         self._epochs[claim.job_id] = claim.epoch
-        work = Work(claim.job_id, claim.tag, incarnation=self.double.incarnation)
+        work = Work(claim.job_id, claim.tag, incarnation=self.account.incarnation)
         self.engine.open_session(work)
         return work
 
@@ -73,10 +73,11 @@ class Site:
         query_id = self.engine.submit(work, sql)
         self.queries[work.job_id] = query_id
         if record:
-            handle = Handle("snowflake", self.double.incarnation, query_id)
+            handle = Handle("snowflake", self.account.incarnation, query_id)
             self.given.dispatch.record_handles({work.job_id: handle}, {work.job_id: self._epochs[work.job_id]})
         if sql == ENDLESS:
-            until(lambda: self.double.is_executing(query_id))
+            until(lambda: self.account.is_executing(query_id))
+        self.account.until_listed(query_id)
         return work
 
     def close(self, *works: Work) -> None:
@@ -89,7 +90,7 @@ class Site:
         self.given.intake.request_cancellations(requests)
 
     def is_executing(self, work: Work) -> bool:
-        return self.double.is_executing(self.queries[work.job_id])
+        return self.account.is_executing(self.queries[work.job_id])
 
     # --- the worker
 
@@ -118,7 +119,7 @@ class Site:
             stopping.set()
             wake.set()
             await working
-            await self.engine.adapter.aclose()
+            await self.engine.aclose()
 
     async def _look(self) -> dict[UUID, Adapter]:
         return {self.plane.data_plane_id: self.engine.adapter}

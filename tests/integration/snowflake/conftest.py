@@ -12,7 +12,7 @@ from tests.databases import Databases
 from tests.integration.given import Given
 from tests.integration.snowflake.cancelling import Site
 from tests.integration.snowflake.given import WAREHOUSE, new_user, opened, rows
-from tests.snowflake import SnowflakeDouble
+from tests.snowflake import SnowflakeAccount, SnowflakeDouble
 from workers.engines.snowflake import SnowflakeEngine
 
 
@@ -35,10 +35,10 @@ def url(databases: Databases) -> Iterator[str]:
 
 
 @pytest.fixture
-def site(given: Given, double: SnowflakeDouble) -> Iterator[Site]:
+def site(given: Given, snowflake: SnowflakeAccount) -> Iterator[Site]:
     """A Snowflake plane with a store and a worker."""
     with ExitStack() as sessions:
-        yield Site(given, double, sessions)
+        yield Site(given, snowflake, sessions)
 
 
 @pytest.fixture

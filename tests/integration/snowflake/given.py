@@ -15,7 +15,7 @@ from snowflake.connector.errors import ProgrammingError
 from adapters.snowflake.account import Account, SignIn, TokenKind
 from control_plane.jobs import Handle
 from control_plane.work import Claim
-from tests.snowflake import ENDLESS, SnowflakeDouble, until
+from tests.snowflake import ENDLESS, UNDER_WAY, SnowflakeDouble, until
 from workers.engines.base import Ending
 from workers.engines.snowflake import SnowflakeEngine
 
@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 60.0
 CANCELED = 604
 TERMINATED = "query [{}] terminated."
 NOT_EXECUTING = "Identified SQL statement is not currently executing."
-RUNNING = {"RUNNING", "QUEUED", "BLOCKED", "RESUMING_WAREHOUSE", "QUEUED_REPARING_WAREHOUSE", "RESTARTED", "ABORTING"}
+RUNNING = UNDER_WAY
 ENDED = {"SUCCESS", "FAILED_WITH_ERROR", "FAILED_WITH_INCIDENT", "ABORTED"}
 UNKNOWN = {"NO_DATA", "DISCONNECTED"}
 

@@ -17,7 +17,7 @@ from control_plane.jobs import Handle, Rung, Waiting
 from control_plane.planes import Tracking
 from tests.contract.snowflake import SnowflakePlane
 from tests.narrative import PLANE
-from tests.snowflake import SnowflakeDouble, until
+from tests.snowflake import SnowflakeAccount, SnowflakeDouble, until
 
 pytestmark = pytest.mark.anyio
 
@@ -25,11 +25,11 @@ HOSTILE = ["", "x", "'; DROP TABLE T; --", "01b2c3d4-0000-1234-0000-00001234567"
 
 
 @pytest.fixture
-async def plane(double: SnowflakeDouble) -> AsyncIterator[SnowflakePlane]:
+async def plane(snowflake: SnowflakeAccount) -> AsyncIterator[SnowflakePlane]:
     with ExitStack() as sessions:
-        made = SnowflakePlane(double, sessions)
+        made = SnowflakePlane(snowflake, sessions)
         yield made
-        await made.adapter.aclose()
+        await made.aclose()
 
 
 def adapter_of(double: SnowflakeDouble, user: str = "CANCELLER", **options: Any) -> SnowflakeAdapter:

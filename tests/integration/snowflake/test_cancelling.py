@@ -26,6 +26,7 @@ def receipt_of(site: Site, work: Work) -> Receipt:
     return receipt
 
 
+@pytest.mark.live
 def test_a_running_query_is_stopped_and_proven_by_its_own_status(site: Site) -> None:
     work = site.running()
     site.request(work)
@@ -40,13 +41,15 @@ def test_a_running_query_is_stopped_and_proven_by_its_own_status(site: Site) -> 
         Rung.ASK,
     )
     assert receipt.engine_status == "FAILED_WITH_ERROR 000604 SQL execution canceled"
-    assert (receipt.engine, receipt.incarnation) == ("snowflake", site.double.incarnation)
+    assert (receipt.engine, receipt.incarnation) == ("snowflake", site.account.incarnation)
     assert receipt.handle is not None
     assert receipt.handle.run_id == site.queries[work.job_id]
     assert receipt.engine_ended_at is not None
     assert not site.is_executing(work)
 
 
+@pytest.mark.live
+@pytest.mark.ends_sessions
 def test_a_job_whose_executor_died_is_closed_by_the_end_of_its_session(site: Site) -> None:
     work = site.running()
     site.request(work)
@@ -57,6 +60,8 @@ def test_a_job_whose_executor_died_is_closed_by_the_end_of_its_session(site: Sit
     assert not site.is_executing(work)
 
 
+@pytest.mark.live
+@pytest.mark.ends_sessions
 def test_a_query_that_was_never_written_down_is_found_by_its_tag_and_stopped(site: Site) -> None:
     work = site.running(record=False)
     site.request(work)
@@ -71,6 +76,8 @@ def test_a_query_that_was_never_written_down_is_found_by_its_tag_and_stopped(sit
     assert not site.is_executing(work)
 
 
+@pytest.mark.live
+@pytest.mark.ends_sessions
 def test_a_job_that_had_submitted_nothing_is_never_started_and_can_start_nothing_any_more(site: Site) -> None:
     work = site.claimed()
     site.request(work)
@@ -83,6 +90,8 @@ def test_a_job_that_had_submitted_nothing_is_never_started_and_can_start_nothing
         site.engine.submit(work, "SELECT 1")
 
 
+@pytest.mark.live
+@pytest.mark.ends_sessions
 def test_a_query_that_had_succeeded_is_told_as_finished_and_not_as_stopped(site: Site) -> None:
     work = site.running(sql="SELECT 1")
     site.request(work)
@@ -93,9 +102,11 @@ def test_a_query_that_had_succeeded_is_told_as_finished_and_not_as_stopped(site:
 
 
 @pytest.mark.parametrize("status", STILL_RUNNING)
-def test_a_query_that_is_said_to_be_running_is_never_taken_as_stopped(site: Site, status: str) -> None:
+def test_a_query_that_is_said_to_be_running_is_never_taken_as_stopped(
+    site: Site, double: SnowflakeDouble, status: str
+) -> None:
     work = site.running()
-    site.double.switch(statuses={site.queries[work.job_id]: status})
+    double.switch(statuses={site.queries[work.job_id]: status})
     site.request(work)
     site.close(work)
 
@@ -106,9 +117,11 @@ def test_a_query_that_is_said_to_be_running_is_never_taken_as_stopped(site: Site
 
 
 @pytest.mark.parametrize("status", UNKNOWN)
-def test_a_query_of_which_nothing_is_known_is_never_taken_as_stopped(site: Site, status: str) -> None:
+def test_a_query_of_which_nothing_is_known_is_never_taken_as_stopped(
+    site: Site, double: SnowflakeDouble, status: str
+) -> None:
     work = site.running()
-    site.double.switch(statuses={site.queries[work.job_id]: status})
+    double.switch(statuses={site.queries[work.job_id]: status})
     site.request(work)
     site.close(work)
 
@@ -125,8 +138,10 @@ def test_a_query_of_which_nothing_is_known_is_never_taken_as_stopped(site: Site,
         (["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES"], Rung.FORCE),
     ],
 )
-def test_a_lie_is_not_believed_and_the_next_rung_stops_the_query(site: Site, lying: list[str], rung: Rung) -> None:
-    site.double.switch(lying=lying)
+def test_a_lie_is_not_believed_and_the_next_rung_stops_the_query(
+    site: Site, double: SnowflakeDouble, lying: list[str], rung: Rung
+) -> None:
+    double.switch(lying=lying)
     work = site.running()
     site.request(work)
     site.close(work)
@@ -137,9 +152,11 @@ def test_a_lie_is_not_believed_and_the_next_rung_stops_the_query(site: Site, lyi
     assert not site.is_executing(work)
 
 
-def test_where_every_rung_lies_the_job_waits_at_the_top_and_is_never_cancelled(site: Site) -> None:
+def test_where_every_rung_lies_the_job_waits_at_the_top_and_is_never_cancelled(
+    site: Site, double: SnowflakeDouble
+) -> None:
     everything = ["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES", "SYSTEM$ABORT_SESSION"]
-    site.double.switch(lying=everything)
+    double.switch(lying=everything)
     work = site.running()
     site.request(work)
 
@@ -151,8 +168,8 @@ def test_where_every_rung_lies_the_job_waits_at_the_top_and_is_never_cancelled(s
     assert site.is_executing(work)
 
 
-def test_a_query_that_is_aborting_for_a_while_is_waited_for(site: Site) -> None:
-    site.double.switch(stop_seconds={"SYSTEM$CANCEL_QUERY": 1.0})
+def test_a_query_that_is_aborting_for_a_while_is_waited_for(site: Site, double: SnowflakeDouble) -> None:
+    double.switch(stop_seconds={"SYSTEM$CANCEL_QUERY": 1.0})
     work = site.running()
     site.request(work)
     site.close(work)
@@ -162,8 +179,8 @@ def test_a_query_that_is_aborting_for_a_while_is_waited_for(site: Site) -> None:
     assert not site.is_executing(work)
 
 
-def test_without_the_privilege_the_first_round_says_so(site: Site) -> None:
-    site.double.switch(denied=["CANCELLER"])
+def test_without_the_privilege_the_first_round_says_so(site: Site, double: SnowflakeDouble) -> None:
+    double.switch(denied=["CANCELLER"])
     work = site.running()
     site.request(work)
     site.close(work)
@@ -175,8 +192,8 @@ def test_without_the_privilege_the_first_round_says_so(site: Site) -> None:
     assert site.is_executing(work)
 
 
-def test_whom_nothing_is_shown_proves_nothing_by_an_empty_listing(site: Site) -> None:
-    site.double.switch(blind=["CANCELLER"])
+def test_whom_nothing_is_shown_proves_nothing_by_an_empty_listing(site: Site, double: SnowflakeDouble) -> None:
+    double.switch(blind=["CANCELLER"])
     work = site.running(record=False)
     site.request(work)
     site.close(work)
@@ -187,10 +204,12 @@ def test_whom_nothing_is_shown_proves_nothing_by_an_empty_listing(site: Site) ->
     assert site.is_executing(work)
 
 
-def test_a_listing_that_was_cut_off_proves_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_was_cut_off_proves_nothing(
+    site: Site, double: SnowflakeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("adapters.snowflake.history.MOST", 2)
     work = site.running(record=False)
-    site.double.switch(hidden=[site.queries[work.job_id]])  # as if others had taken its place
+    double.switch(hidden=[site.queries[work.job_id]])  # as if others had taken its place
     for _ in range(2):
         site.claimed()
     site.request(work)
@@ -202,9 +221,9 @@ def test_a_listing_that_was_cut_off_proves_nothing(site: Site, monkeypatch: pyte
     assert site.is_executing(work)
 
 
-def test_a_listing_that_hides_the_query_does_not_hide_its_status(site: Site) -> None:
+def test_a_listing_that_hides_the_query_does_not_hide_its_status(site: Site, double: SnowflakeDouble) -> None:
     work = site.running()
-    site.double.switch(hidden=[site.queries[work.job_id]], lying=["SYSTEM$CANCEL_QUERY"])
+    double.switch(hidden=[site.queries[work.job_id]], lying=["SYSTEM$CANCEL_QUERY"])
     site.request(work)
     site.close(work)
 
@@ -214,6 +233,7 @@ def test_a_listing_that_hides_the_query_does_not_hide_its_status(site: Site) -> 
     assert site.is_executing(work)
 
 
+@pytest.mark.live
 def test_another_account_does_not_judge_what_ran_in_this_one(site: Site) -> None:
     work = site.running()
     elsewhere = Handle("snowflake", "AWS_EU_WEST_1.XY12345", site.queries[work.job_id])
@@ -246,31 +266,34 @@ def decoys_of(work: Work) -> list[str]:
     ]
 
 
-def test_decoys_with_almost_the_same_tag_run_on_untouched(site: Site, double: SnowflakeDouble) -> None:
+@pytest.mark.live
+def test_decoys_with_almost_the_same_tag_run_on_untouched(site: Site) -> None:
     work = site.running(record=False)
-    with double.connect("EXECUTOR", warehouse="COMPUTE_WH") as session, session.cursor() as cursor:
+    account = site.account
+    with account.connect("EXECUTOR", warehouse=account.warehouse) as session, session.cursor() as cursor:
         ids = [
             str(cursor.execute_async(ENDLESS, _statement_params={"QUERY_TAG": tag})["queryId"])
             for tag in decoys_of(work)
         ]
-        until(lambda: set(ids) <= set(double.state()["executing"]))
+        until(lambda: all(map(account.is_executing, ids)))
         site.request(work)
         site.close(work)
 
         site.work_until(site.has_ended(work))
 
-        assert set(ids) <= set(double.state()["executing"])
+        assert all(map(account.is_executing, ids))
 
 
-def test_one_of_twenty_is_cancelled_and_nineteen_run_on(site: Site, double: SnowflakeDouble) -> None:
-    works = [site.running() for _ in range(20)]
-    site.request(works[7])
-    site.close(works[7])
+@pytest.mark.parametrize("several", [pytest.param(3, marks=pytest.mark.live), 20])
+def test_one_of_several_is_cancelled_and_the_others_run_on(site: Site, several: int) -> None:
+    works = [site.running() for _ in range(several)]
+    chosen = works[several // 2]
+    site.request(chosen)
+    site.close(chosen)
 
-    site.work_until(site.has_ended(works[7]))
+    site.work_until(site.has_ended(chosen))
 
-    executing = set(double.state()["executing"])
-    assert [site.queries[work.job_id] in executing for work in works] == [work is not works[7] for work in works]
+    assert [site.is_executing(work) for work in works] == [work is not chosen for work in works]
 
 
 def test_two_hundred_are_proven_stopped_by_a_handful_of_statements_and_the_account_falls_idle(
@@ -308,11 +331,13 @@ def test_one_that_may_not_be_cancelled_keeps_no_other_from_it(site: Site, double
         {"cut_answers": {"statement": 1}},
     ],
 )
-def test_what_the_network_does_delays_and_never_misleads(site: Site, fault: dict[str, Any]) -> None:
+def test_what_the_network_does_delays_and_never_misleads(
+    site: Site, double: SnowflakeDouble, fault: dict[str, Any]
+) -> None:
     work = site.running()
     site.request(work)
     site.close(work)
-    site.double.switch(**fault)
+    double.switch(**fault)
 
     site.work_until(site.has_ended(work))
 
@@ -321,15 +346,17 @@ def test_what_the_network_does_delays_and_never_misleads(site: Site, fault: dict
 
 
 @pytest.mark.parametrize("part", ["statement", "status"])
-def test_an_account_that_hangs_is_silent_and_the_job_waits_until_it_answers(site: Site, part: str) -> None:
+def test_an_account_that_hangs_is_silent_and_the_job_waits_until_it_answers(
+    site: Site, double: SnowflakeDouble, part: str
+) -> None:
     work = site.running()
     site.request(work)
     site.close(work)
     site.engine.adapter._line._timeout_seconds = 0.5
-    site.double.switch(hanging=[part])
+    double.switch(hanging=[part])
 
     def answers_again() -> bool:
-        site.double.switch(hanging=[])
+        double.switch(hanging=[])
         return True
 
     site.work_until(site.waits(work, Waiting.PLANE_SILENT), answers_again, site.has_ended(work))
@@ -338,13 +365,13 @@ def test_an_account_that_hangs_is_silent_and_the_job_waits_until_it_answers(site
 
 
 @pytest.mark.parametrize("loss", ["token_expired", "master_token_expired", "gone", "unknown"])
-def test_a_lost_session_of_the_canceller_is_made_anew(site: Site, loss: str) -> None:
+def test_a_lost_session_of_the_canceller_is_made_anew(site: Site, double: SnowflakeDouble, loss: str) -> None:
     first, second = site.running(), site.running()
     site.request(first)
     site.close(first, second)
 
     def lost() -> bool:
-        site.double.lose_sessions("CANCELLER", loss)
+        double.lose_sessions("CANCELLER", loss)
         site.request(second)
         return True
 
@@ -354,7 +381,7 @@ def test_a_lost_session_of_the_canceller_is_made_anew(site: Site, loss: str) -> 
 
 
 def test_no_warehouse_is_started_for_cancelling(site: Site, double: SnowflakeDouble, own_warehouse: str) -> None:
-    site.engine.account = double.account(database=site.engine.database, warehouse=own_warehouse)
+    site.engine.account = double.account(warehouse=own_warehouse)
     work = site.running()
     site.request(work)
     site.close(work)
