@@ -29,6 +29,7 @@ from adapters.snowflake.listings import (
     query_id_of,
     seen_again,
     sessions_of,
+    since,
     tracked_listing,
 )
 from adapters.snowflake.outputs import Outputs
@@ -101,7 +102,9 @@ class SnowflakeAdapter:
         unclear = [work for work in works if work.job_id not in active]
         if not unclear:
             return active
-        reading = await self._history.of_user(self._user, tags={work.tag for work in unclear}, query_ids=named(unclear))
+        reading = await self._history.of_user(
+            self._user, tags={work.tag for work in unclear}, query_ids=named(unclear), since=since(unclear)
+        )
         listed = {entry.query_id for entry in reading.entries}
         more = {**fates, **await self._line.fates(listed - fates.keys())}
         incomplete = self._incomplete(reading, here)
@@ -237,7 +240,7 @@ class SnowflakeAdapter:
         here = await self._line.identity()
         ours = [work for work in works if mistaken(work, here) is None]
         tags = {tag for work in ours for tag in (work.tag, with_purpose(work.tag, Purpose.SESSION))}
-        tagged = (await self._history.of_user(self._user, tags=tags)).tagged()
+        tagged = (await self._history.of_user(self._user, tags=tags, since=since(ours))).tagged()
         runs = {work.job_id: {entry.query_id for entry in tagged.get(work.tag, ())} | named([work]) for work in ours}
         fates = await self._line.fates({query_id for ids in runs.values() for query_id in ids})
         idle = [work for work in ours if all(has_ended(fates.get(query_id)) for query_id in runs[work.job_id])]

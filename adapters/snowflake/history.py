@@ -2,17 +2,18 @@
 
 The functions give the latest queries up to a limit that applies before any WHERE, leave out in silence what the
 reader may not see, and forget after seven days (Snowflake's documentation). With END_TIME_RANGE_END they leave out what
-still runs, so that is never given.
+still runs, so that it is given only to see what ended before the latest (unverified: that what runs counts as latest).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from adapters.snowflake.line import Line, literal, literals
 from control_plane.planes import Owner
 
-MOST = 10_000  #: what one reading can give
+MOST = 10_000  #: what one page can give
+PAGES = 20  #: how far back a reading goes
 OURS = "countermand:"  #: what the tags of jobs' and of executors' own statements begin with
 _COLUMNS = "QUERY_ID, QUERY_TAG, USER_NAME, WAREHOUSE_NAME, ROLE_NAME, SESSION_ID, END_TIME"
 
@@ -28,16 +29,14 @@ class Entry(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one reading gave: the wanted *entries*; *seen* rows in all, of which *ours* carry a tag of Countermand's."""
+    """What was read: the wanted *entries*; *ours* is how many rows seen carry a tag of Countermand's.
+
+    *truncated*: there may have been more than it gives.
+    """
 
     entries: tuple[Entry, ...] = ()
-    seen: int = 0
     ours: int = 0
-
-    @property
-    def truncated(self) -> bool:
-        """Whether there may have been more than it gives."""
-        return self.seen >= MOST
+    truncated: bool = False
 
     def tagged(self) -> Mapping[str, list[Entry]]:
         """The entries by their tags."""
@@ -47,6 +46,15 @@ class Reading(NamedTuple):
         return found
 
 
+class Page(NamedTuple):
+    """One answer of a history function: *seen* rows in all, of which the one that ended first did so at *oldest*."""
+
+    entries: tuple[Entry, ...]
+    seen: int
+    ours: int
+    oldest: datetime | None
+
+
 class History:
     """The history as one user is shown it; *prefix* is what the tags of the plane's jobs begin with."""
 
@@ -54,28 +62,50 @@ class History:
         self._line = line
         self._prefix = prefix
 
-    async def of_user(self, user: str, *, tags: Collection[str] = (), query_ids: Collection[str] = ()) -> Reading:
-        """What this user ran under these very tags, or under these ids."""
-        return await self._read(f"QUERY_HISTORY_BY_USER(USER_NAME => {literal(user)}, ", _wanted(tags, query_ids))
+    async def of_user(
+        self, user: str, *, tags: Collection[str] = (), query_ids: Collection[str] = (), since: datetime | None = None
+    ) -> Reading:
+        """What this user ran under these very tags, or under these ids; nothing that ended before *since* is missed."""
+        function = f"QUERY_HISTORY_BY_USER(USER_NAME => {literal(user)}, "
+        return await self._read(function, _wanted(tags, query_ids), since)
 
     async def open_of_user(self, user: str) -> Reading:
         """What this user ran under the plane's tags and is not known to have ended."""
         mine = f"STARTSWITH(H.QUERY_TAG, {literal(self._prefix)}) AND H.END_TIME IS NULL"
-        return await self._read(f"QUERY_HISTORY_BY_USER(USER_NAME => {literal(user)}, ", mine)
+        page = await self._page(f"QUERY_HISTORY_BY_USER(USER_NAME => {literal(user)}, ", mine)
+        return Reading(page.entries, page.ours, truncated=page.seen >= MOST and page.oldest is None)
 
     async def of_anybody(self, query_ids: Collection[str]) -> Reading:
-        """These queries, whoever ran them."""
-        return await self._read("QUERY_HISTORY(", _wanted((), query_ids))
+        """These queries, whoever ran them, as far as they are among the latest."""
+        page = await self._page("QUERY_HISTORY(", _wanted((), query_ids))
+        return Reading(page.entries, page.ours, truncated=page.seen >= MOST)
 
-    async def _read(self, function: str, wanted: str) -> Reading:
+    async def _read(self, function: str, wanted: str, since: datetime | None) -> Reading:
+        """Page after page, until one is not full or reaches back to before *since*."""
+        entries: dict[str, Entry] = {}
+        ours, before = 0, ""
+        for _ in range(PAGES):
+            page = await self._page(f"{function}{before}", wanted)
+            ours += page.ours
+            entries = {entry.query_id: entry for entry in page.entries} | entries
+            if page.seen < MOST or (since is not None and page.oldest is not None and page.oldest < since):
+                return Reading(tuple(entries.values()), ours)
+            if page.oldest is None:
+                break
+            before = f"END_TIME_RANGE_END => TO_TIMESTAMP_LTZ({literal(page.oldest.isoformat())}), "
+        return Reading(tuple(entries.values()), ours, truncated=True)
+
+    async def _page(self, function: str, wanted: str) -> Page:
         """One row at least, because how much was seen has to be known also where nothing of it is wanted."""
-        ours = f"STARTSWITH(QUERY_TAG, {literal(OURS)})"
+        ours = f"COUNT_IF(STARTSWITH(QUERY_TAG, {literal(OURS)})) AS OURS"
         rows = await self._line.ask(
             f"WITH H AS (SELECT {_COLUMNS} FROM TABLE(INFORMATION_SCHEMA.{function}RESULT_LIMIT => {MOST})))"  # noqa: S608  literals
-            f" SELECT S.SEEN, S.OURS, {_of('H')}"
-            f" FROM (SELECT COUNT(*) AS SEEN, COUNT_IF({ours}) AS OURS FROM H) AS S LEFT JOIN H ON {wanted}"
+            f" SELECT S.SEEN, S.OURS, S.OLDEST, {_of('H')}"
+            f" FROM (SELECT COUNT(*) AS SEEN, {ours}, MIN(END_TIME) AS OLDEST FROM H) AS S LEFT JOIN H ON {wanted}"
         )
-        return _reading(rows)
+        seen, counted, oldest = rows[0][:3]
+        entries = tuple(_entries(row[3:] for row in rows))
+        return Page(entries, int(str(seen)), int(str(counted or 0)), oldest if isinstance(oldest, datetime) else None)
 
 
 def _wanted(tags: Collection[str], query_ids: Collection[str]) -> str:
@@ -86,13 +116,8 @@ def _of(table: str) -> str:
     return ", ".join(f"{table}.{column.strip()}" for column in _COLUMNS.split(","))
 
 
-def _reading(rows: Sequence[tuple[object, ...]]) -> Reading:
-    seen, ours = (int(str(number or 0)) for number in rows[0][:2])  # of no rows it counts NULL
-    return Reading(tuple(_entries(rows)), seen, ours)
-
-
-def _entries(rows: Iterable[tuple[object, ...]]) -> Iterable[Entry]:
-    for _, _, query_id, tag, user, warehouse, role, session_id, ended_at in rows:
+def _entries(rows: Iterable[tuple[object, ...]]) -> Iterator[Entry]:
+    for query_id, tag, user, warehouse, role, session_id, ended_at in rows:
         if query_id is not None:
             owner = Owner(_text(user), _text(warehouse), _text(role))
             ended = ended_at if isinstance(ended_at, datetime) else None

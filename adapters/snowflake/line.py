@@ -185,7 +185,7 @@ class Line:
     def _let_go(self, connection: aio.SnowflakeConnection) -> None:
         """Nobody waits for its logout: where the session was lost, that fails, and where the server hangs, it lasts."""
         if self._connection is connection:
-            self._connection = None
+            self._connection = self._identity = None  # where the next one is signed in is asked anew
         task = asyncio.create_task(close_quietly(connection, self._timeout_seconds))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

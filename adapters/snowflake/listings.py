@@ -1,6 +1,7 @@
 """What is listed of each job: made of the queries' own statuses, and of the history's word on whose they are."""
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from msgspec import structs
@@ -24,6 +25,17 @@ def query_id_of(handle: Handle | None) -> str | None:
 def named(works: Iterable[Work]) -> set[str]:
     """The queries that the works' handles name."""
     return {query_id for work in works if (query_id := query_id_of(work.handle)) is not None}
+
+
+def since(works: Iterable[Work]) -> datetime | None:
+    """Before what moment nothing of these jobs can have ended, by the moments in their ids; None where one has none.
+
+    An hour earlier, because clocks differ.
+    """
+    ids = [work.job_id for work in works]
+    if not ids or any(job_id.version != 7 for job_id in ids):
+        return None
+    return datetime.fromtimestamp(min(job_id.int >> 80 for job_id in ids) / 1000, UTC) - timedelta(hours=1)
 
 
 def job_of(tag: str) -> UUID | None:

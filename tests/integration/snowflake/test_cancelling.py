@@ -6,14 +6,17 @@ from uuid import uuid4
 
 import pytest
 from msgspec import structs
+from snowflake.connector import SnowflakeConnection
 
 from adapters.base import Listing
 from control_plane.jobs import Closure, Handle, Outcome, Receipt, Rung, Waiting
 from control_plane.lifecycle import JobState
 from control_plane.work import Work
 from tests.integration.snowflake.cancelling import Site
+from tests.integration.snowflake.given import rows
 from tests.snowflake import ENDLESS, SnowflakeDouble, until
 
+EVERYTHING = ["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES", "SYSTEM$ABORT_SESSION"]
 UNKNOWN = ["NO_DATA", "DISCONNECTED"]
 STILL_RUNNING = [
     "RUNNING", "QUEUED", "BLOCKED", "RESUMING_WAREHOUSE", "QUEUED_REPARING_WAREHOUSE", "RESTARTED", "ABORTING",
@@ -155,8 +158,7 @@ def test_a_lie_is_not_believed_and_the_next_rung_stops_the_query(
 def test_where_every_rung_lies_the_job_waits_at_the_top_and_is_never_cancelled(
     site: Site, double: SnowflakeDouble
 ) -> None:
-    everything = ["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES", "SYSTEM$ABORT_SESSION"]
-    double.switch(lying=everything)
+    double.switch(lying=EVERYTHING)
     work = site.running()
     site.request(work)
 
@@ -208,6 +210,7 @@ def test_a_listing_that_was_cut_off_proves_nothing(
     site: Site, double: SnowflakeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.snowflake.history.MOST", 2)
+    monkeypatch.setattr("adapters.snowflake.history.PAGES", 1)
     work = site.running(record=False)
     double.switch(hidden=[site.queries[work.job_id]])  # as if others had taken its place
     for _ in range(2):
@@ -221,9 +224,25 @@ def test_a_listing_that_was_cut_off_proves_nothing(
     assert site.is_executing(work)
 
 
+def test_what_many_later_queries_have_pushed_off_the_first_page_is_found_on_another(
+    site: Site, executor: SnowflakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.snowflake.history.MOST", 50)
+    monkeypatch.setattr("adapters.snowflake.history.PAGES", 200)
+    work = site.running(record=False, sql="SELECT 1")
+    for _ in range(60):
+        rows(executor, "SELECT 1")
+    site.request(work)
+    site.close(work)
+
+    site.work_until(site.has_ended(work))
+
+    assert receipt_of(site, work).outcome is Outcome.FINISHED_UNPUBLISHED
+
+
 def test_a_listing_that_hides_the_query_does_not_hide_its_status(site: Site, double: SnowflakeDouble) -> None:
     work = site.running()
-    double.switch(hidden=[site.queries[work.job_id]], lying=["SYSTEM$CANCEL_QUERY"])
+    double.switch(hidden=[site.queries[work.job_id]], lying=EVERYTHING)
     site.request(work)
     site.close(work)
 
