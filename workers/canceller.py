@@ -27,6 +27,9 @@ from workers.story import tell_postponed, tell_settled
 
 log = structlog.get_logger()
 
+#: By how much each pause between two looks is longer than the one before: what ends soon is seen soon.
+LOOK_LATER = 1.25
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -37,7 +40,7 @@ class Limits:
     lease_seconds: float = 30.0
     drain_seconds: float = 20.0
     round_seconds: float = 3.0  #: how long a round looks without progress before it postpones
-    look_seconds: float = 0.02  #: the first pause between two looks; each further one is twice as long
+    look_seconds: float = 0.02  #: the first pause between two looks; each further one is a quarter longer
     look_at_most_seconds: float = 0.5
     postpone_seconds: float = 1.0  #: after the first round; doubled by each further one
     postpone_at_most_seconds: float = 60.0
@@ -147,8 +150,11 @@ class Canceller:
                 heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in runs])
 
     async def close(self, cases: Sequence[Case]) -> None:
-        """End the sessions of jobs that nothing but time has closed: the engine's word is better than a clock."""
-        unclosed = [case for case in cases if case.closure in (None, Closure.PERMIT_EXPIRED)]
+        """End the sessions of jobs that nothing but time has closed: the engine's word is better than a clock.
+
+        Its executor's word is as good, and may have come since the job was claimed.
+        """
+        unclosed = _unclosed(await self.extend(_unclosed(cases)))
         if unclosed:
             closed = await self._adapter.close([case.assignment.work for case in unclosed])
             for case in unclosed:
@@ -171,21 +177,24 @@ class Canceller:
                 left = await self.postpone_all_but_absent(left)
             if now - extended_at >= self._limits.lease_seconds / 3:
                 left, extended_at = await self.extend(left), now
-            open_ = await self.close_what_ended(left)
+            if await self.close_what_ended(left):
+                open_ = self._still_held(left)
+                continue
+            open_ = self._still_held(left)
             await self.stop(open_)
             await self._clock.pause(pause if open_ else 0)
-            pause = min(2 * pause, self._limits.look_at_most_seconds)
+            pause = min(LOOK_LATER * pause, self._limits.look_at_most_seconds)
 
-    async def close_what_ended(self, cases: Sequence[Case]) -> list[Case]:
-        """Learn of what has ended whether it was closed meanwhile, or close it: the next look can then decide."""
+    async def close_what_ended(self, cases: Sequence[Case]) -> bool:
+        """Learn of what has ended whether it was closed, or close it; whether the next look can decide more."""
         ended = [
             case
             for case in cases
             if isinstance(case.judgement, Unsettled) and case.judgement.waiting is Waiting.NOT_CLOSED
         ]
         if ended:
-            await self.close(await self.extend(ended))
-        return self._still_held(cases)
+            await self.close(ended)
+        return any(case.closure is not None for case in ended)
 
     async def look(self, cases: Sequence[Case]) -> None:
         """List again and judge; only a listing that was begun after closing can end a case."""
@@ -275,6 +284,8 @@ class Canceller:
 
     async def extend(self, cases: Sequence[Case]) -> list[Case]:
         """Keep the leases of a batch that makes progress, and learn what closed meanwhile."""
+        if not cases:
+            return []
         holds = [Hold(case.job_id, case.assignment.lease) for case in cases]
         kept = await self._outage.outlast(partial(self._queue.extend, holds, lease_seconds=self._limits.lease_seconds))
         closures = {hold.job_id: hold.closure for hold in kept}
@@ -305,6 +316,10 @@ class Canceller:
             case.judgement = reason
         with suppress(Exception):  # the store fails over it as well: then the lease runs out
             await self.postpone(held)
+
+
+def _unclosed(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if case.closure in (None, Closure.PERMIT_EXPIRED)]
 
 
 def _sorted_by_what_is_known(cases: Sequence[Case]) -> tuple[list[Case], list[Case], list[Case]]:
