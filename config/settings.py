@@ -3,12 +3,11 @@
 import difflib
 import os
 import re
-import socket
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from types import NoneType
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,20 +17,25 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
-    model_validator,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSource
 
-from config.section import Count, Seconds, Section, allowed
+from config.addresses import DatabaseUrl, Url
+from config.executor import ExecutorSettings
+from config.section import Section, TokenFile, Wrong, allowed, validated
 from config.snowflake import CUSTOMARY, REPLACED_BY, SIDES, SnowflakeSettings, customary, replacing
+from config.tls import TlsSettings
+from config.worker import WorkerSettings
 
 PREFIX = "COUNTERMAND_"
 FILE_VARIABLE = "COUNTERMAND_CONFIG"
 #: Never repeated in a message, wherever they stand: they are secrets, or may hold a password.
-SECRET_FIELDS = {"database_url", "private_key_password", "snowflake", "token", "url"}
+SECRET_FIELDS = {"control_plane", "database_url", "private_key_password", "snowflake", "token", "url"}
 #: The control plane's names, which the configuration does not import; a test holds the two together.
 PLATFORMS = ("platform_aws", "platform_snowflake")
 JOB_TYPES = (
@@ -56,61 +60,6 @@ class SettingsError(Exception):
     """A setting cannot be used; the text names it, where it was set, and what is allowed."""
 
 
-def check_database_url(url: str) -> str:
-    """Accept a SQLite file or a Postgres server, under the one name that SQLAlchemy has for it."""
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/") not in {"", ":memory:"}:
-        return url
-    if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
-        return f"postgresql://{rest}"
-    raise allowed("sqlite:///<file> or postgresql://<user>@<host>/<database>")
-
-
-def check_address(address: str) -> str:
-    """Accept ``host:port``, an IPv6 host in brackets."""
-    try:
-        parts = urlsplit(f"//{address}")
-        usable = parts.hostname and parts.port and parts.netloc == address and not parts.username
-    except ValueError:
-        usable = False
-    if not usable:
-        raise allowed("host:port, for example 0.0.0.0:8470")
-    return address
-
-
-def check_url(url: str) -> str:
-    """Accept where a control plane answers; a token is kept apart from its address, which is shown to everybody."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        raise allowed(ADDRESS) from None
-    if not usable or not url.isascii() or not url.isprintable() or " " in url:
-        raise allowed(ADDRESS)
-    if "@" in parts.netloc:
-        raise allowed("without a name and a password: a token is given as COUNTERMAND_TOKEN, or by token_file")
-    if parts.query or parts.fragment:
-        raise allowed(f"{ADDRESS}, without a query and a fragment")
-    return url
-
-
-ADDRESS = "http://host:port or https://host"
-
-
-def check_token_file(file: Path | None, info: ValidationInfo) -> Path | None:
-    """Accept a file where its own source gives no token as well."""
-    if file is not None and info.data.get("token") is not None:
-        raise allowed("absent beside a token: one of the two is enough")
-    return file
-
-
-def check_memory_limit(limit: str) -> str:
-    """Accept a size as DuckDB writes it."""
-    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", limit):
-        raise allowed("a size such as 512MB or 4GiB")
-    return limit
-
-
 def check_platform(name: str) -> str:
     """Accept the control plane's name of a platform."""
     return check_name(name, PLATFORMS)
@@ -131,46 +80,8 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-TokenFile = Annotated[Path | None, AfterValidator(check_token_file)]
 PlatformName = Annotated[str, AfterValidator(check_platform)]
 JobTypeName = Annotated[str, AfterValidator(check_job_type)]
-
-
-class WorkerSettings(Section):
-    """The canceller, ``countermand worker``."""
-
-    name: Annotated[str, Field(min_length=1)] = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 400
-    batches_in_flight: Annotated[int, Field(ge=1, le=16)] = 3
-    lease_seconds: Seconds = 30.0
-    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
-    poll_seconds: Seconds = 1.0
-    call_timeout_seconds: Seconds = 5.0
-    executor_token_file: Path | None = None
-
-    @model_validator(mode="after")
-    def a_call_fits_into_its_lease(self) -> Self:
-        if self.call_timeout_seconds >= self.lease_seconds:
-            raise allowed("such that call_timeout_seconds is less than lease_seconds")
-        return self
-
-
-class ExecutorSettings(Section):
-    """The embedded executor, ``countermand executor``."""
-
-    slots: Count = 4
-    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
-    memory_limit: Annotated[str, AfterValidator(check_memory_limit)] = "1GB"
-    threads: Count | None = None
-    listen: Annotated[str, AfterValidator(check_address)] | None = None
-    token_file: Path | None = None
-    microcents_per_second: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def the_network_needs_a_token(self) -> Self:
-        if self.listen is not None and self.token_file is None:
-            raise allowed("complete: listen needs a token_file beside it")
-        return self
 
 
 class PolicySettings(Section):
@@ -189,9 +100,22 @@ class ServerSettings(Section):
 class Profile(Section):
     """A control plane that the commands speak to, by a name: ``countermand --profile NAME``."""
 
-    url: Annotated[str, AfterValidator(check_url)] | None = None
+    url: Url | None = None
     token: SecretStr | None = None
     token_file: TokenFile = None
+
+
+def check_reach(worker: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """Accept planes where something says at which control plane they are."""
+    planes = worker.get("planes") if isinstance(worker, Mapping) else None
+    nowhere = bool(planes) and info.data.get("control_plane", "wrong") is None
+    return validated(worker, handler, [Wrong(("planes",), allowed(NEEDS_CONTROL_PLANE))] if nowhere else [])
+
+
+NEEDS_CONTROL_PLANE = (
+    'absent without control_plane: set control_plane = "https://…" above all sections of the file, or '
+    f"{PREFIX}CONTROL_PLANE"
+)
 
 
 class Settings(BaseSettings):
@@ -201,17 +125,17 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    database_url: Annotated[str, AfterValidator(check_database_url)] = Field(
-        default="sqlite:///countermand.db", validate_default=True
-    )
+    database_url: DatabaseUrl = Field(default="sqlite:///countermand.db", validate_default=True)
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower)] = "auto"
     profiles: dict[str, Profile] = Field(default_factory=dict)
     profile: str | None = None
-    url: Annotated[str, AfterValidator(check_url)] = "http://127.0.0.1:8080"
+    url: Url = "http://127.0.0.1:8080"
     token: SecretStr | None = None
     token_file: TokenFile = None
-    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    control_plane: Url | None = None
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    worker: Annotated[WorkerSettings, WrapValidator(check_reach)] = Field(default_factory=WorkerSettings)
     executor: ExecutorSettings = Field(default_factory=ExecutorSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     snowflake: SnowflakeSettings = Field(default_factory=SnowflakeSettings)
@@ -264,10 +188,21 @@ class OneOfEach(PydanticBaseSettingsSource):
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        told = replacing(self._source(), {"token": ("token_file",), "token_file": ("token",)})
-        if isinstance(account := told.get("snowflake"), Mapping):
-            told["snowflake"] = replacing_below(account)
+        told: dict[str, Any] = one_of_each(self._source())
+        worker = told.get("worker")
+        if isinstance(worker, Mapping) and isinstance(planes := worker.get("planes"), Mapping):
+            told["worker"] = {**worker, "planes": {name: one_of_each(plane) for name, plane in planes.items()}}
         return told
+
+
+def one_of_each(told: Any) -> Any:
+    """What is told of a control plane or a plane, its token and the sign-ins of its account replacing those below."""
+    if not isinstance(told, Mapping):
+        return told
+    told = replacing(told, {"token": ("token_file",), "token_file": ("token",)})
+    if isinstance(account := told.get("snowflake"), Mapping):
+        told["snowflake"] = replacing_below(account)
+    return told
 
 
 def replacing_below(account: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,7 +327,10 @@ def _of_a_service(name: str, value: str) -> bool:
 def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -> str:
     """One sentence: where, which setting, what is allowed, what was found."""
     name = ".".join(str(part) for part in error["loc"] if part != "[key]")  # pydantic's word: the key itself is wrong
-    where = origin(error["loc"], given, file, error["input"])
+    place = error["loc"]
+    if error["input"] is None and "beside" in error.get("ctx", {}):  # what asks for it was given, and it was not
+        place = (*place[:-1], error["ctx"]["beside"])
+    where = origin(place, given, file, error["input"])
     if error["type"] == "extra_forbidden":
         return f"{where}: {name} is not a setting; {suggest(name)}"
     wish = re.sub(r"^(Input|String|Value) (?=should )", "", error["msg"])
@@ -403,7 +341,7 @@ def describe(error: ErrorDetails, given: Mapping[str, Any], file: Path | None) -
 
 
 def is_secret_or_section(name: str, value: object) -> bool:
-    return name.rpartition(".")[2] in SECRET_FIELDS or isinstance(value, (Mapping, BaseModel))
+    return name.rpartition(".")[2] in SECRET_FIELDS or isinstance(value, (Mapping, BaseModel, NoneType))
 
 
 def origin(location: tuple[int | str, ...], given: Mapping[str, Any], file: Path | None, value: object = None) -> str:

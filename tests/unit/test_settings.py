@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from config.settings import JOB_TYPES, PLATFORMS, Settings, SettingsError, load_settings
+from config.executor import ExecutorSettings
+from config.settings import (
+    JOB_TYPES,
+    PLATFORMS,
+    PolicySettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
+from config.snowflake import SnowflakeSettings
+from config.tls import TlsSettings
+from config.worker import PlaneSettings, WorkerSettings
 from control_plane.jobs import JobType
 from control_plane.planes import Platform
 from control_plane.store import DEFAULT_URL
@@ -54,16 +66,29 @@ def test_what_the_example_comments_out_can_be_set(write_file: WriteFile) -> None
     assert settings.policy.overrides == {"platform_aws": ["materialize-view", "datasets_sample"]}
     assert settings.snowflake.sign_in("worker").token_file == Path("/etc/countermand/canceller.token")
     assert settings.snowflake.sign_in("executor").workload_identity == "AWS"
+    assert settings.control_plane == "https://countermand.example"
+    assert settings.tls.client_key_file == Path("/etc/countermand/worker.key")
+    assert settings.worker.planes["north"].token_file == Path("/etc/countermand/north.token")
+    account = settings.worker.planes["snow"].snowflake
+    assert account is not None
+    assert account.sign_in("worker").private_key_file == Path("/etc/countermand/north.p8")
 
 
 def test_the_example_names_every_setting() -> None:
     text = EXAMPLE.read_text()
 
-    sections = ("worker", "executor", "snowflake")
-    for section in (Settings, *(Settings.model_fields[name].annotation for name in sections)):
-        assert section is not None
+    for section in (
+        Settings,
+        TlsSettings,
+        WorkerSettings,
+        PlaneSettings,
+        ExecutorSettings,
+        ServerSettings,
+        SnowflakeSettings,
+        PolicySettings,
+    ):
         for name in section.model_fields:
-            assert re.search(rf"^(# +)?(\[{name}[\].]|{name} = )", text, re.MULTILINE), name
+            assert re.search(rf"^(# +)?(\[([\w.]+\.)?{name}[\].]|{name} = )", text, re.MULTILINE), name
 
 
 def test_given_values_win_over_the_environment_and_that_over_the_file(
@@ -234,11 +259,11 @@ def test_a_password_is_never_repeated() -> None:
         ("worker = 3", "worker should be a section with settings of its own, not 3."),
         (
             "[worker]\nlease_seconds = 4\n",
-            "worker should be such that call_timeout_seconds is less than lease_seconds.",
+            "worker.call_timeout_seconds should be less than lease_seconds, which is 4, not 5.0.",
         ),
         ('[executor]\nmemory_limit = "1 gig"', "executor.memory_limit should be a size such as 512MB or 4GiB, not"),
         ('[executor]\nlisten = "8470"', "executor.listen should be host:port, for example 0.0.0.0:8470, not '8470'."),
-        ('[executor]\nlisten = "[::1]:8470"', "executor should be complete: listen needs a token_file beside it."),
+        ('[executor]\nlisten = "[::1]:8470"', "executor.token_file should be given beside listen: whoever"),
         ('[policy.overrides]\nplatform_aws = "forecast"', "policy.overrides.platform_aws should be a valid list, not"),
         (
             '[policy.overrides]\nnarrative = ["forecast"]',
@@ -305,7 +330,7 @@ def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(monkeypatch
         ({"executor": {"drain_seconds": -1.0}}, "Option --drain-seconds: executor.drain_seconds should be"),
         (
             {"executor": {"slots": 1, "listen": "127.0.0.1:1", "token_file": None}},
-            "Option --slots, --listen: executor should be complete: listen needs a token_file beside it.",
+            "Option --listen: executor.token_file should be given beside listen: whoever",
         ),
     ],
 )
@@ -317,7 +342,7 @@ def test_a_wrong_option_is_named_as_it_was_given(given: dict[str, Any], sentence
 def test_a_section_of_which_no_option_was_given_is_the_files(write_file: WriteFile) -> None:
     path = write_file('[executor]\nlisten = "127.0.0.1:1"')
 
-    with pytest.raises(SettingsError, match=f"^{re.escape(str(path))}: executor should be complete"):
+    with pytest.raises(SettingsError, match=f"^{re.escape(str(path))}: executor.token_file should be given"):
         load_settings(path, executor={"slots": None})
 
 
