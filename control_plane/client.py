@@ -56,8 +56,7 @@ class Client:
         tell: Callable[[str], None] = lambda _: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        if not re.fullmatch(r"[!-~]+", token):  # RFC 9110: no header carries others
-            raise BadInput("token: it is not what `countermand tokens create` prints", field="token")
+        check_token(token)
         self._url = url
         self._patience_seconds = patience_seconds
         self._tell = tell
@@ -211,6 +210,13 @@ class Client:
         if self._is_away and response.status_code not in AWAY:
             self._is_away = False
             self._tell("the control plane answers again")
+
+
+def check_token(token: str, field: str = "token") -> str:
+    """The token; BadInput for one that no header carries (RFC 9110)."""
+    if not re.fullmatch(r"[!-~]+", token):
+        raise BadInput(f"{field}: it is not what `countermand tokens create` prints", field=field)
+    return token
 
 
 def is_loopback(url: str) -> bool:

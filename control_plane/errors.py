@@ -8,9 +8,10 @@ CountermandError
 ├── NotFound             tell the user: there is no such thing              exit 5, HTTP 404
 ├── Conflict             tell the user: the thing is not in a fit state     exit 7, HTTP 409
 ├── NotMigrated          stop: an operator has to migrate the database      exit 8, HTTP 503
-├── StoreUnavailable     retry: the database is away                        exit 9, HTTP 503
-├── ControlPlaneUnavailable  retry: the control plane did not answer        exit 9
-│   └── RowLocked        retry: somebody holds what was to be changed     exit 9, HTTP 503
+├── Unavailable          retry: whoever keeps the jobs is away              exit 9, HTTP 503
+│   ├── StoreUnavailable         it is the database                         exit 9, HTTP 503
+│   │   └── RowLocked            somebody holds what was to be changed      exit 9, HTTP 503
+│   └── ControlPlaneUnavailable  it is the control plane                    exit 9
 ├── NotGranted           stop: the database's operator has to grant         exit 10
 ├── Refused              stop: this process may not go on                   exit 10
 └── EngineUnavailable    retry: the engine did not answer                exit 9
@@ -101,20 +102,25 @@ class NotMigrated(CountermandError):
     problem_type = "not-migrated"
 
 
-class StoreUnavailable(CountermandError):
-    """The database could not be reached, or went away; the call may be repeated."""
+class Unavailable(CountermandError):
+    """Whoever keeps the jobs could not be reached, or went away; the call may be repeated."""
 
     exit_code = ExitCode.UNAVAILABLE
+    problem_type = "unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The database could not be reached, or went away; the call may be repeated."""
+
     problem_type = "store-unavailable"
 
 
-class ControlPlaneUnavailable(CountermandError):
+class ControlPlaneUnavailable(Unavailable):
     """The control plane did not answer, or something before it did in its place; the message says what was seen.
 
-    A call that may be repeated was repeated already; the message says of any other that it may have been done.
+    A user's call that may be repeated was repeated already; the message says of any other that it may have been done.
     """
 
-    exit_code = ExitCode.UNAVAILABLE
     problem_type = "control-plane-unavailable"
 
 

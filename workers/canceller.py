@@ -6,11 +6,12 @@ keeps nothing that the store does not know: any canceller can take over after an
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -18,7 +19,9 @@ from adapters.base import Adapter, Listing, Run, StopAnswer
 from control_plane.errors import EngineUnavailable
 from control_plane.inputs import ExternalResult
 from control_plane.jobs import Closure, Outcome, Rung, Waiting
-from control_plane.work import Assignment, Hold, Postponement, Settlement
+from control_plane.work import Assignment, Hold, Postponed, Postponement, Settled, Settlement
+from workers.allowance import Allowance
+from workers.breaker import Breaker
 from workers.clock import Clock
 from workers.judgement import Case, Ended, Succeeded, Unsettled, climb, heed, judge, receipt_of
 from workers.outage import Outage
@@ -26,6 +29,10 @@ from workers.queue import CancellationQueue
 from workers.story import tell_postponed, tell_settled
 
 log = structlog.get_logger()
+
+Answer = TypeVar("Answer")
+#: A way to ask the queue: until it answers, or once.
+Asking = Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer | None]]
 
 #: By how much each pause between two looks is longer than the one before: what ends soon is seen soon.
 LOOK_LATER = 1.25
@@ -37,6 +44,8 @@ class Limits:
 
     batch_size: int = 400
     batches_in_flight: int = 3  #: a plane
+    max_in_flight: int | None = None  #: cancellations of a plane; by default as many as the batches hold
+    stops_per_second: float | None = None  #: of runs, at most, on a plane
     lease_seconds: float = 30.0
     drain_seconds: float = 20.0
     round_seconds: float = 3.0  #: how long a round looks without progress before it postpones
@@ -70,7 +79,28 @@ class Canceller:
         self._outage = outage
         self._clock = clock
         self._jitter = jitter
+        self._allowance = Allowance(clock, per_second=limits.stops_per_second)
+        self._breakers: dict[object, Breaker] = {}
         self.held: set[Case] = set()  #: what is leased and neither settled nor given back
+
+    @property
+    def engine(self) -> str:
+        """What the plane's work runs on."""
+        return self._adapter.engine
+
+    @property
+    def room(self) -> int:
+        """How many more it takes on now."""
+        limits = self._limits
+        most = limits.batches_in_flight * limits.batch_size
+        free = min(most, limits.max_in_flight or most) - len(self.held)
+        stops = self._allowance.left()
+        return max(0, min(limits.batch_size, free, free if stops is None else stops))
+
+    def limit(self, limits: Limits) -> None:
+        """Keep to these limits from now on."""
+        self._limits = limits
+        self._allowance.change(limits.stops_per_second)
 
     def batches(self, assignments: Sequence[Assignment]) -> list[Sequence[Assignment]]:
         """Split a claim into what is worked together: suspects alone, and by executor where each answers for itself."""
@@ -84,7 +114,8 @@ class Canceller:
 
     def hold(self, assignments: Sequence[Assignment]) -> Sequence[Case]:
         """Open the cases of a batch; they count as held from now on."""
-        cases = [Case.opened(assignment) for assignment in assignments]
+        lease_ends = self._clock.monotonic() + self._limits.lease_seconds
+        cases = [Case.opened(assignment, lease_ends) for assignment in assignments]
         self.held.update(cases)
         return cases
 
@@ -93,6 +124,7 @@ class Canceller:
         try:
             await self._work(cases)
         except EngineUnavailable as error:
+            self._breaker(cases).met_silence(error.message)
             await self._give_up(cases, Unsettled(Waiting.PLANE_SILENT, error.message))
         except Exception as error:  # noqa: BLE001  # the boundary of a round: a bug harms one job alone, and is logged
             await self._narrow_down(self._still_held(cases), error)
@@ -120,11 +152,31 @@ class Canceller:
     async def _work(self, cases: Sequence[Case]) -> None:
         never_claimed, committed, open_ = _sorted_by_what_is_known(cases)
         await self.settle(never_claimed)
+        asking = [*committed, *open_]
+        if not asking:
+            return
+        breaker = self._breaker(asking)
+        if not breaker.admits():
+            await self._give_up(asking, Unsettled(Waiting.PLANE_SILENT, str(breaker.detail)))
+            return
         await self.publish(committed)
-        await self.stop(await self.find(open_))
+        await self.find(open_)
+        if silence := _silence(open_):
+            raise EngineUnavailable(silence)
+        if open_:
+            breaker.met_an_answer()
+        await self.stop(open_)
         await self.close(open_)
         await self.observe_until_ended(open_)
         await self.discard(open_)
+
+    def _breaker(self, cases: Sequence[Case]) -> Breaker:
+        """That of the engine, or of the one start of an executor that answers for a batch."""
+        executor = cases[0].assignment.work.executor if self._adapter.per_executor else None
+        start = executor and (executor.executor_id, executor.registered, executor.address)
+        if start not in self._breakers:
+            self._breakers[start] = Breaker(self._clock, what=executor.executor_id if executor else self.engine)
+        return self._breakers[start]
 
     # --- the steps of a round ---
 
@@ -140,8 +192,10 @@ class Canceller:
         """Stop what is not known to have ended, on each case's rung. What the engine answers is not evidence."""
         now = self._clock.now()
         rungs: defaultdict[Rung, list[tuple[Case, tuple[Run, ...]]]] = defaultdict(list)
-        for case in cases:
-            if runs := case.stoppable:
+        for case in sorted(
+            cases, key=lambda case: case.first_stop_at is not None
+        ):  # who was not stopped yet goes first
+            if (runs := case.stoppable) and self._allowance.take(len(runs)):
                 rungs[climb(case, now, self._limits.patience)].append((case, runs))
                 case.first_stop_at = case.first_stop_at or now
         for rung, stopped in rungs.items():
@@ -166,8 +220,8 @@ class Canceller:
         progress_at = extended_at = self._clock.monotonic()
         while open_:
             await self.look(open_)
-            await self.settle([case for case in open_ if not isinstance(case.judgement, Unsettled)])
-            await self.postpone(
+            await self.settle_or_keep([case for case in open_ if not isinstance(case.judgement, Unsettled)])
+            await self.postpone_or_keep(
                 [case for case in open_ if isinstance(case.judgement, Unsettled) and case.judgement.hopeless]
             )
             left, now = self._still_held(open_), self._clock.monotonic()
@@ -214,11 +268,25 @@ class Canceller:
 
     async def settle(self, cases: Sequence[Case]) -> None:
         """Write ``cancelled`` with the receipts, and ``completed`` for what had its effect: published, or tracked."""
+        await self._settle(cases, self._outage.outlast)
+
+    async def settle_or_keep(self, cases: Sequence[Case]) -> None:
+        """The same; while the queue is away, what is still leased is looked at again meanwhile.
+
+        Evidence is not given up with the lease, which somebody else may not even have taken over.
+        """
+        leased = {case for case in cases if self._is_leased(case)}
+        await self._settle([case for case in cases if case in leased], self._outage.attempt)
+        await self._settle([case for case in cases if case not in leased], self._outage.outlast)
+
+    async def _settle(self, cases: Sequence[Case], ask: Asking[list[Settled]]) -> None:
         if not cases:
             return
         seen_at = self._clock.now()
         settlements = [self._settlement(case, seen_at) for case in cases]
-        answers = await self._outage.outlast(partial(self._queue.settle, settlements, worker=self._worker))
+        answers = await ask(partial(self._queue.settle, settlements, worker=self._worker))
+        if answers is None:
+            return
         for case, answer in zip(cases, answers, strict=True):
             case.settled = answer.landed
         self._let_go(cases)
@@ -248,10 +316,20 @@ class Canceller:
 
     async def postpone(self, cases: Sequence[Case]) -> None:
         """Give back for now, each with the reason in a sentence; later each time, and not all at once."""
+        await self._postpone(cases, self._outage.outlast)
+
+    async def postpone_or_keep(self, cases: Sequence[Case]) -> None:
+        """The same; while the queue is away, what is still leased is looked at again meanwhile."""
+        await self._postpone(cases, self._outage.attempt)
+        self._let_go_unleased(cases)
+
+    async def _postpone(self, cases: Sequence[Case], ask: Asking[list[Postponed]]) -> None:
         if not cases:
             return
         given = [self._postponement(case) for case in cases]
-        answers = await self._outage.outlast(partial(self._queue.postpone, given))
+        answers = await ask(partial(self._queue.postpone, given))
+        if answers is None:
+            return
         by_job = {answer.job_id: answer for answer in answers}
         self._let_go(cases)
         for case, postponement in zip(cases, given, strict=True):
@@ -259,7 +337,7 @@ class Canceller:
 
     async def postpone_all_but_absent(self, cases: Sequence[Case]) -> list[Case]:
         """What only lacks its second listing is waited for: in another round the first would have to be had again."""
-        await self.postpone([case for case in cases if case.absent_since is None])
+        await self.postpone_or_keep([case for case in cases if case.absent_since is None])
         return self._still_held(cases)
 
     def _postponement(self, case: Case) -> Postponement:
@@ -283,18 +361,40 @@ class Canceller:
         return min(longest, self._limits.postpone_at_most_seconds) * (0.5 + self._jitter() / 2)
 
     async def extend(self, cases: Sequence[Case]) -> list[Case]:
-        """Keep the leases of a batch that makes progress, and learn what closed meanwhile."""
+        """Keep the leases of a batch that makes progress, and learn what closed meanwhile.
+
+        While the queue is away, what is leased is held until its lease ends.
+        """
         if not cases:
             return []
+        lease_seconds, asked_at = self._limits.lease_seconds, self._clock.monotonic()
         holds = [Hold(case.job_id, case.assignment.lease) for case in cases]
-        kept = await self._outage.outlast(partial(self._queue.extend, holds, lease_seconds=self._limits.lease_seconds))
+        kept = await self._outage.attempt(partial(self._queue.extend, holds, lease_seconds=lease_seconds))
+        if kept is None:
+            return self._let_go_unleased(cases)
         closures = {hold.job_id: hold.closure for hold in kept}
         for case in cases:
-            case.closure = case.closure or closures.get(case.job_id)
-            if case.job_id not in closures:
-                self._let_go([case])
-                log.info("lease_lost", job=case.job_id)
-        return [case for case in cases if case.job_id in closures]
+            if case.job_id in closures:
+                case.closure = case.closure or closures[case.job_id]
+                case.lease_ends = asked_at + lease_seconds
+            else:
+                self._lose(case)
+        return self._still_held(cases)
+
+    def _is_leased(self, case: Case) -> bool:
+        """Whether nobody else can have taken it over, as far as this process can count."""
+        return self._clock.monotonic() < case.lease_ends
+
+    def _let_go_unleased(self, cases: Sequence[Case]) -> list[Case]:
+        """Let go of what somebody else may have by now, unless it waits to be settled; answers what is held."""
+        for case in self._still_held(cases):
+            if isinstance(case.judgement, Unsettled | None) and not self._is_leased(case):
+                self._lose(case)
+        return self._still_held(cases)
+
+    def _lose(self, case: Case) -> None:
+        self._let_go([case])
+        log.info("lease_lost", job=case.job_id)
 
     async def discard(self, cases: Sequence[Case]) -> None:
         """Remove what the cancelled jobs wrote; what cannot be removed now is found again by its executor."""
@@ -316,6 +416,16 @@ class Canceller:
             case.judgement = reason
         with suppress(Exception):  # the store fails over it as well: then the lease runs out
             await self.postpone(held)
+
+
+def _silence(cases: Sequence[Case]) -> str | None:
+    """Why nothing at all was learned of a batch; None where the engine told something, or nobody asked."""
+    silent = [
+        case.listing.trouble.detail
+        for case in cases
+        if case.listing.trouble and case.listing.trouble.waiting is Waiting.PLANE_SILENT and not case.listing.runs
+    ]
+    return silent[0] if silent and len(silent) == len(cases) else None
 
 
 def _unclosed(cases: Sequence[Case]) -> list[Case]:

@@ -19,7 +19,8 @@ from structlog.contextvars import bind_contextvars
 from adapters.base import RunStatus
 from control_plane.errors import Conflict, EngineUnavailable
 from control_plane.jobs import FailureCause, Handle, work_tag
-from control_plane.work import Attendance, Claim, Commit, Failure, Publication
+from control_plane.release import release
+from control_plane.work import Attendance, Claim, Commit, Failure, Presence, Publication
 from control_plane.work import Executor as Identity
 from workers.clock import Clock
 from workers.engines.base import Ending, Engine, NotStarted
@@ -127,7 +128,7 @@ class Executor:
         return await self._outlast(partial(self._queue.confirm_lower_incarnations, self._identity))
 
     async def _serve(self, stopping: asyncio.Event, ticks: Ticks) -> None:
-        claiming = asyncio.create_task(self._keep_claiming(ticks.claim, stopping))
+        claiming = asyncio.create_task(self._keep_claiming(ticks, stopping))
         attending = asyncio.create_task(_repeat(ticks.attend, self._attend))
         tidying = asyncio.create_task(_repeat(ticks.heartbeat, self._beat))
         try:
@@ -157,23 +158,32 @@ class Executor:
 
     # --- claiming and attending
 
-    async def _keep_claiming(self, tick: asyncio.Event, stopping: asyncio.Event) -> None:
+    async def _keep_claiming(self, ticks: Ticks, stopping: asyncio.Event) -> None:
         """Never cancelled within a claim while it can be helped: its answer would be lost, and the jobs with it."""
         while not stopping.is_set():
-            tick.clear()
-            await self._claim(tick)
-            await tick.wait()
+            ticks.claim.clear()
+            if not await self._claim(ticks):
+                await ticks.claim.wait()
 
-    async def _claim(self, tick: asyncio.Event) -> None:
+    async def _claim(self, ticks: Ticks) -> bool:
+        """Whether there were jobs to begin."""
         self._engine.check()
         room = self._limits.slots - len(self._held)
         if room <= 0:
-            return
+            return False
         asked_at, epoch = self._clock.monotonic(), uuid4()
         # Asked again, when an answer was lost, with the same epoch; the permit counts from the first time.
-        for claim in await self._outlast(partial(self._ask_for_jobs, room, epoch)):
-            permit = Permit(self._clock.monotonic, seconds=claim.permit_seconds, asked_at=asked_at)
-            self._begin(Held(claim, permit), tick)
+        claims = await self._outlast(partial(self._ask_for_jobs, room, epoch))
+        claimed = [Held(claim, self._permit(claim, asked_at)) for claim in claims]
+        self._held.update({held.claim.job_id: held for held in claimed})
+        if any(held.permit.is_stale() for held in claimed):  # the queue had been asked long before there was work
+            await self._close(await self._renew(patiently=False))
+        for held in claimed:
+            self._begin(held, ticks)
+        return bool(claimed)
+
+    def _permit(self, claim: Claim, asked_at: float) -> Permit:
+        return Permit(self._clock.monotonic, seconds=claim.permit_seconds, asked_at=asked_at)
 
     async def _ask_for_jobs(self, room: int, epoch: UUID) -> list[Claim]:
         return await self._queue.claim(
@@ -190,25 +200,26 @@ class Executor:
         asked_at = self._clock.monotonic()
         return asked_at, await ask()
 
-    def _begin(self, held: Held, tick: asyncio.Event) -> None:
-        self._held[held.claim.job_id] = held
+    def _begin(self, held: Held, ticks: Ticks) -> None:
         task = asyncio.create_task(self._work(held))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
-        task.add_done_callback(lambda _: tick.set())  # a slot is free
+        task.add_done_callback(lambda _: ticks.claim.set())  # a slot is free
 
     async def _attend(self) -> None:
         """Renew what is held, and close at once what could not be renewed."""
         unsure = [held for held in self._held.values() if held.closed and not held.confirmed]
-        await self._close([*unsure, *await self._renew()])
+        await self._close([*unsure, *await self._renew(patiently=True)])
 
-    async def _renew(self) -> list[Held]:
+    async def _renew(self, *, patiently: bool) -> list[Held]:
         """What could not be renewed, of what is held."""
         attended = {job_id: held for job_id, held in self._held.items() if not (held.closed or held.committed)}
         if not attended:
             return []
         epochs = {job_id: held.claim.epoch for job_id, held in attended.items()}
-        asked_at, attendance = await self._outlast(partial(self._timed, partial(self._queue.attend, epochs)))
+        asked_at, attendance = await self._outlast(
+            partial(self._timed, partial(self._queue.attend, epochs, patiently=patiently))
+        )
         for job_id in attendance.renewed:
             attended[job_id].permit.renew(asked_at=asked_at)
         return [held for held in attended.values() if self._must_close(held, attendance)]
@@ -335,8 +346,11 @@ class Executor:
     # --- tidying
 
     async def _beat(self) -> None:
-        await self._outlast(partial(self._queue.heartbeat, [self._plane]))
+        await self._outlast(partial(self._queue.heartbeat, [self._plane], self._presence()))
         await self._tidy()
+
+    def _presence(self) -> Presence:
+        return Presence(self._identity.executor_id, "executor", release(), [self._engine.name], len(self._held))
 
     async def _tidy(self) -> None:
         """Finish what was committed, here or by an earlier start; remove what ended without publishing."""

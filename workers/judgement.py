@@ -3,6 +3,7 @@
 The one rule: ``cancelled`` needs closing first, and then the engine's word from a listing that was begun afterwards.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -58,6 +59,7 @@ class Case:
     rung: Rung | None
     rung_since: datetime | None
     first_stop_at: datetime | None
+    lease_ends: float = math.inf  #: monotonic; from then on somebody else may claim it
     top: Rung = Rung.FORCE  #: the highest rung that the engine has
     refused: bool = False  #: the last stop was not permitted
     listing: Listing = field(default_factory=Listing)
@@ -67,7 +69,7 @@ class Case:
     judgement: Judgement | None = None
 
     @classmethod
-    def opened(cls, assignment: Assignment) -> "Case":
+    def opened(cls, assignment: Assignment, lease_ends: float = math.inf) -> "Case":
         """A case as it stands when its round begins."""
         return cls(
             job_id=assignment.work.job_id,
@@ -76,6 +78,7 @@ class Case:
             rung=assignment.rung,
             rung_since=assignment.rung_since,
             first_stop_at=assignment.first_stop_at,
+            lease_ends=lease_ends,
         )
 
     @property
@@ -178,6 +181,10 @@ def _still_running(case: Case) -> Unsettled:
     words = ", ".join(sorted({f"{run.handle.run_id} is {run.word or run.status.value}" for run in case.active}))
     if case.refused:
         return Unsettled(Waiting.NOT_PERMITTED, f"the engine did not permit the stop; {words}", hopeless=True)
+    if case.first_stop_at is None:
+        return Unsettled(
+            Waiting.STILL_RUNNING, f"{words}, and has yet to be told to stop: so many a second are allowed"
+        )
     return Unsettled(Waiting.STILL_RUNNING, f"{words}, although it was told to stop ({_rung(case).value})")
 
 

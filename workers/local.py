@@ -19,6 +19,7 @@ from control_plane.work import (
     Hold,
     Postponed,
     Postponement,
+    Presence,
     Publication,
     Settled,
     Settlement,
@@ -51,8 +52,12 @@ class LocalCancellations:
         self._dispatch = dispatch
         self._hand_off = hand_off
 
-    async def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
-        return await self._hand_off(partial(self._dispatch.claim, room, worker=worker, lease_seconds=lease_seconds))
+    async def claim(
+        self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float, lease: UUID
+    ) -> list[Assignment]:
+        return await self._hand_off(
+            partial(self._dispatch.claim, room, worker=worker, lease_seconds=lease_seconds, lease=lease)
+        )
 
     async def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:
         return await self._hand_off(partial(self._dispatch.extend, holds, lease_seconds=lease_seconds))
@@ -69,8 +74,8 @@ class LocalCancellations:
     async def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
         await self._hand_off(partial(self._dispatch.record_leftovers, removed))
 
-    async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
-        await self._hand_off(partial(self._dispatch.heartbeat, data_plane_ids))
+    async def heartbeat(self, data_plane_ids: Sequence[UUID], presence: Presence) -> None:
+        await self._hand_off(partial(self._dispatch.heartbeat, data_plane_ids, presence))
 
 
 class LocalJobs:
@@ -110,7 +115,7 @@ class LocalJobs:
             )
         )
 
-    async def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
+    async def attend(self, held: Mapping[UUID, UUID], *, patiently: bool) -> Attendance:  # noqa: ARG002  # news wake us
         return await self._hand_off(partial(self._dispatch.attend, held))
 
     async def record_handles(self, handles: Mapping[UUID, Handle], epochs: Mapping[UUID, UUID]) -> None:
@@ -138,5 +143,5 @@ class LocalJobs:
     async def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
         await self._hand_off(partial(self._dispatch.record_leftovers, removed))
 
-    async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
-        await self._hand_off(partial(self._dispatch.heartbeat, data_plane_ids))
+    async def heartbeat(self, data_plane_ids: Sequence[UUID], presence: Presence) -> None:
+        await self._hand_off(partial(self._dispatch.heartbeat, data_plane_ids, presence))

@@ -1,37 +1,51 @@
-"""The absences of a store or an engine: calls are repeated until it is back; each change of state is one log line."""
+"""The absences of whoever keeps the jobs, or of an engine: calls are repeated until it is back.
 
+Each change of state is one log line.
+"""
+
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
-from control_plane.errors import StoreUnavailable
+from control_plane.errors import ControlPlaneUnavailable, Unavailable
 from workers.clock import Clock
 
 log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 
+ATTEMPT_AGAIN_SECONDS = 2.0  #: on average, between single attempts at what is away
 
-def is_store_away(error: BaseException) -> bool:
-    """Whether the store was not there to answer."""
-    return isinstance(error, StoreUnavailable)
+
+def is_queue_away(error: BaseException) -> bool:
+    """Whether the store, or the control plane before it, was not there to answer."""
+    return isinstance(error, Unavailable)
 
 
 class Outage:
-    """Whether the store is away, as this process sees it. One for each process."""
+    """Whether the keeper of the jobs is away, as this process sees it. One for each queue."""
 
-    def __init__(self, clock: Clock, *, is_away: Callable[[BaseException], bool] = is_store_away) -> None:
-        self._lost_at: float | None = None
+    def __init__(self, clock: Clock, *, is_away: Callable[[BaseException], bool] = is_queue_away) -> None:
+        self._lost_at = 0.0
+        self._next_attempt_at = 0.0
+        self._lost_to: BaseException | None = None
+        self._is_away = is_away
         self._monotonic = clock.monotonic
         self._retrying = AsyncRetrying(
             retry=retry_if_exception(is_away),
             wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.5),
             sleep=clock.pause,
-            before_sleep=self._lost,
+            before_sleep=self._lost_again,
             reraise=True,
         )
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the latest call found it away."""
+        return self._lost_to is not None
 
     async def outlast(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """What *call* answers, repeated while it is away; every other error passes through."""
@@ -39,23 +53,49 @@ class Outage:
         self._back()
         return answer
 
-    def tell_lost(self, error: str) -> None:
+    async def attempt(self, call: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        """What *call* answers, asked once; None when it is away, and for a while after an attempt that found it so."""
+        if self._lost_to is not None and self._monotonic() < self._next_attempt_at:
+            return None
+        try:
+            answer = await call()
+        except Exception as error:
+            if not self._is_away(error):
+                raise
+            self._lost(error)
+            self._next_attempt_at = self._monotonic() + ATTEMPT_AGAIN_SECONDS * (0.5 + random.random())  # noqa: S311
+            return None
+        self._back()
+        return answer
+
+    def tell_lost(self, error: BaseException) -> None:
         """It has gone away just now."""
-        log.warning("store_lost", error=error)
+        if isinstance(error, ControlPlaneUnavailable):
+            log.warning("control_plane_lost", error=str(error))
+        else:
+            log.warning("store_lost", error=str(error))
 
-    def tell_back(self, away_seconds: float) -> None:
-        """It has answered again."""
-        log.info("store_back", away_seconds=away_seconds)
+    def tell_back(self, error: BaseException, away_seconds: float) -> None:
+        """It has answered again, after what was told as lost."""
+        if isinstance(error, ControlPlaneUnavailable):
+            log.info("control_plane_back", away_seconds=away_seconds)
+        else:
+            log.info("store_back", away_seconds=away_seconds)
 
-    def _lost(self, attempt: RetryCallState) -> None:
-        if self._lost_at is None:
-            self._lost_at = self._monotonic()
-            self.tell_lost(str(attempt.outcome and attempt.outcome.exception()))
+    def _lost_again(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome and attempt.outcome.exception()
+        assert error is not None  # noqa: S101  it is why there is another attempt
+        self._lost(error)
+
+    def _lost(self, error: BaseException) -> None:
+        if self._lost_to is None:
+            self._lost_at, self._lost_to = self._monotonic(), error
+            self.tell_lost(error)
 
     def _back(self) -> None:
-        if self._lost_at is not None:
-            self.tell_back(round(self._monotonic() - self._lost_at, 3))
-            self._lost_at = None
+        if self._lost_to is not None:
+            error, self._lost_to = self._lost_to, None
+            self.tell_back(error, round(self._monotonic() - self._lost_at, 3))
 
 
 class EngineOutage(Outage):
@@ -65,10 +105,10 @@ class EngineOutage(Outage):
         super().__init__(clock, is_away=is_away)
         self._what = what
 
-    def tell_lost(self, error: str) -> None:
+    def tell_lost(self, error: BaseException) -> None:
         """It gives no answer."""
-        log.warning("engine_lost", what=self._what, error=error)
+        log.warning("engine_lost", what=self._what, error=str(error))
 
-    def tell_back(self, away_seconds: float) -> None:
+    def tell_back(self, error: BaseException, away_seconds: float) -> None:  # noqa: ARG002  # whatever it was
         """It has answered again."""
         log.info("engine_back", what=self._what, away_seconds=away_seconds)

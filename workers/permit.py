@@ -22,3 +22,7 @@ class Permit:
     def left_seconds(self) -> float:
         """For how long a statement may still be submitted; 0 or less: not any more."""
         return self._seconds / 2 - (self._monotonic() - self._asked_at)
+
+    def is_stale(self) -> bool:
+        """Whether so much of it has passed since it was asked for that it is better renewed before it is used."""
+        return self._monotonic() - self._asked_at > self._seconds / 8

@@ -1,6 +1,6 @@
-"""The queue that a worker speaks: in process (``workers.local``) or, later, over HTTPS. One contract for both.
+"""The queue that a worker speaks: in process (``workers.local``) or over HTTPS (``workers.remote``). One contract.
 
-Every call may raise StoreUnavailable, and may then be repeated: leases, epochs, tokens and guards make each idempotent.
+Every call may raise Unavailable, and may then be repeated: leases, epochs, tokens and guards make each idempotent.
 Rows that are stale are left out of the answer, never raised.
 """
 
@@ -19,6 +19,7 @@ from control_plane.work import (
     Hold,
     Postponed,
     Postponement,
+    Presence,
     Publication,
     Settled,
     Settlement,
@@ -28,8 +29,13 @@ from control_plane.work import (
 class CancellationQueue(Protocol):
     """What a canceller asks of the control plane."""
 
-    async def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
-        """Due cancellations, oldest first, at most as many a plane as *room* says; each is a round begun."""
+    async def claim(
+        self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float, lease: UUID
+    ) -> list[Assignment]:
+        """Due cancellations, oldest first, at most as many a plane as *room* says; each is a round begun.
+
+        It may wait until there are some. Repeated with its *lease*, it answers what the first call had claimed.
+        """
 
     async def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:
         """Keep these leases; answers those still held, with what the store knows now of their closure."""
@@ -46,8 +52,8 @@ class CancellationQueue(Protocol):
     async def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
         """Note on the cancellations what was discarded of their jobs' output."""
 
-    async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
-        """Say that these planes are attended."""
+    async def heartbeat(self, data_plane_ids: Sequence[UUID], presence: Presence) -> None:
+        """Say that these planes are attended, and by whom."""
 
 
 class JobQueue(Protocol):
@@ -72,13 +78,16 @@ class JobQueue(Protocol):
         incarnation: str,
         epoch: UUID | None = None,
     ) -> list[Claim]:
-        """Start pending jobs of these types; *incarnation* is the engine's.
+        """Start pending jobs of these types; *incarnation* is the engine's. It may wait until there are some.
 
         Repeated with its *epoch*, it answers what the first call had started.
         """
 
-    async def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
-        """Renew the permits of the jobs *held* (job id → epoch) and learn which to close."""
+    async def attend(self, held: Mapping[UUID, UUID], *, patiently: bool) -> Attendance:
+        """Renew the permits of the jobs *held* (job id → epoch) and learn which to close.
+
+        *patiently*: it may wait for news of them, for an eighth of the permit at most.
+        """
 
     async def record_handles(self, handles: Mapping[UUID, Handle], epochs: Mapping[UUID, UUID]) -> None:
         """Write down the engine's names of runs."""
@@ -107,5 +116,5 @@ class JobQueue(Protocol):
     async def record_leftovers(self, removed: Mapping[UUID, Sequence[str]]) -> None:
         """Note on the cancellations what was discarded of their jobs' output."""
 
-    async def heartbeat(self, data_plane_ids: Sequence[UUID]) -> None:
-        """Say that these planes are attended."""
+    async def heartbeat(self, data_plane_ids: Sequence[UUID], presence: Presence) -> None:
+        """Say that these planes are attended, and by whom."""

@@ -1,7 +1,7 @@
-"""The rounds of a worker: claims for all its planes in one statement, works what it claimed, and drains.
+"""The rounds of a worker over one queue: claims for all its planes at once, works what it claimed, and drains.
 
-Each plane's rounds run by themselves, so that one that hangs delays no other; each plane holds at most
-``batches_in_flight`` batches, so that it cannot take the worker's whole attention either.
+Each plane's rounds run by themselves, so that one that hangs delays no other; each plane holds at most so many
+cancellations, so that it cannot take the worker's whole attention either.
 """
 
 import asyncio
@@ -9,14 +9,15 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, KeysView, Mapping
 from contextlib import suppress
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from adapters.base import Adapter
-from control_plane.errors import StoreUnavailable
-from control_plane.work import Assignment, Hold
+from control_plane.errors import Unavailable
+from control_plane.release import release
+from control_plane.work import Assignment, Hold, Presence
 from workers.canceller import Canceller, Limits
 from workers.clock import Clock
 from workers.outage import Outage
@@ -39,13 +40,14 @@ class Rounds:
         worker: str,
         limits: Limits = Limits(),
         clock: Clock = Clock(),
+        outage: Outage | None = None,
     ) -> None:
         self._queue = queue
         self._look = look
         self._worker = worker
         self._limits = limits
         self._clock = clock
-        self._outage = Outage(clock)
+        self._outage = outage or Outage(clock)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancellers: dict[UUID, Canceller] = {}
@@ -77,6 +79,7 @@ class Rounds:
             await self._drain()
 
     async def _claim_and_work(self, wake: asyncio.Event, stopping: asyncio.Event) -> None:
+        """A claim that brings something is followed by the next; one that does not may itself have waited."""
         while not stopping.is_set():
             wake.clear()
             if not await self._claim():
@@ -85,11 +88,11 @@ class Rounds:
     async def _heartbeat(self, beat: asyncio.Event) -> None:
         while True:
             beat.clear()
-            with suppress(StoreUnavailable):  # the rounds say so, once
+            with suppress(Unavailable):  # the rounds say so, once
                 if new := await self._take_up_planes():
                     log.info("planes_taken_up", planes=new)
                     self._wake.set()
-                await self._queue.heartbeat(list(self._cancellers))
+                await self._queue.heartbeat(list(self._cancellers), self._presence())
             await beat.wait()
 
     async def _take_up_planes(self) -> list[str]:
@@ -99,6 +102,18 @@ class Rounds:
         self._cancellers.update({plane: self._canceller(adapters[plane]) for plane in new})
         return sorted(map(str, new))
 
+    def _presence(self) -> Presence:
+        engines = sorted({canceller.engine for canceller in self._cancellers.values()})
+        in_flight = sum(len(canceller.held) for canceller in self._cancellers.values())
+        return Presence(self._worker, "canceller", release(), engines, in_flight)
+
+    def limit(self, limits: Limits) -> None:
+        """Keep to these limits from now on, on every plane."""
+        self._limits = limits
+        for canceller in self._cancellers.values():
+            canceller.limit(limits)
+        self._wake.set()  # there may be more room
+
     def _canceller(self, adapter: Adapter) -> Canceller:
         return Canceller(
             self._queue, adapter, worker=self._worker, limits=self._limits, outage=self._outage, clock=self._clock
@@ -107,22 +122,19 @@ class Rounds:
     # --- claiming ---
 
     async def _claim(self) -> bool:
-        """Claim once for all planes and begin working; true when a plane had more than was taken."""
-        room = {plane: self._room(canceller) for plane, canceller in self._cancellers.items()}
+        """Claim once for all planes and begin working; whether there was anything to claim."""
+        room = {plane: canceller.room for plane, canceller in self._cancellers.items()}
         if not any(room.values()):
             return False
+        claim = partial(self._queue.claim, room, worker=self._worker, lease_seconds=self._limits.lease_seconds)
         claimed: defaultdict[UUID, list[Assignment]] = defaultdict(list)
         for assignment in await self._outage.outlast(
-            partial(self._queue.claim, room, worker=self._worker, lease_seconds=self._limits.lease_seconds)
-        ):
+            partial(claim, lease=uuid4())
+        ):  # one lease, however often it is asked
             claimed[assignment.data_plane_id].append(assignment)
         for plane, assignments in claimed.items():
             self._begin(plane, assignments)
-        return any(len(assignments) >= room[plane] for plane, assignments in claimed.items())
-
-    def _room(self, canceller: Canceller) -> int:
-        free = self._limits.batches_in_flight * self._limits.batch_size - len(canceller.held)
-        return max(0, min(self._limits.batch_size, free))
+        return bool(claimed)
 
     def _begin(self, plane: UUID, assignments: list[Assignment]) -> None:
         canceller = self._cancellers[plane]
@@ -148,7 +160,7 @@ class Rounds:
             await asyncio.gather(*late, return_exceptions=True)
         given_back = [hold for holds in self._holds().values() for hold in holds]
         if given_back:
-            with suppress(StoreUnavailable, TimeoutError):
+            with suppress(Unavailable, TimeoutError):
                 await asyncio.wait_for(self._queue.release(given_back), _LAST_CALL_SECONDS)
         log.info("drain_ended", given_back=len(given_back))
 

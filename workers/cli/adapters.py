@@ -9,24 +9,21 @@ if TYPE_CHECKING:
     from adapters.base import Adapter
     from config.settings import Settings
     from control_plane.planes import DataPlane
-    from control_plane.store import Store
 
 AdapterMaker = Callable[["DataPlane"], "Adapter"]
 
 
 def adapter_maker(
-    settings: "Settings", store: "Store", *, known: "Callable[[DataPlane], Mapping[str, Any]] | None" = None
+    settings: "Settings", installation: str, *, known: "Callable[[DataPlane], Mapping[str, Any]] | None" = None
 ) -> AdapterMaker:
     """Makes the adapter of a plane by its platform; *known* adds options for those of the Narrative plane.
 
     It raises BadInput where the plane's platform is not configured, Refused where its packages are missing.
     """
     from adapters.registry import ENGINES, Surroundings, adapter_factory
-    from control_plane.dispatch import Dispatch
     from control_plane.planes import Platform
     from workers.cli.snowflake import adapter_options
 
-    installation = Dispatch(store).installation()
     token = read_token(settings.worker.executor_token_file)
     embedded = {"token": token} if token else {}
 

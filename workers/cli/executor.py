@@ -1,27 +1,31 @@
-"""``countermand executor``: a plane's jobs, on embedded DuckDB or on Snowflake, over the store."""
+"""``countermand executor``: a plane's jobs, on embedded DuckDB or on Snowflake, over the store or over HTTPS."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
-from uuid import UUID
 
 import typer
 
 from control_plane.arguments import DatabaseUrl, find_plane
 from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, read_token
+from workers.cli.options import ControlPlane, refuse_both
+from workers.cli.reaching import bearer_of, line_of
 from workers.clock import Clock
 
 if TYPE_CHECKING:
     from config.settings import ExecutorSettings, Settings
+    from control_plane.notify import Listener
     from control_plane.planes import DataPlane
-    from control_plane.store import Store
     from control_plane.work import Executor as Identity
+    from workers.daemon import Daemon
     from workers.engines.base import Engine
     from workers.engines.embedded import EmbeddedEngine
     from workers.engines.folder import Folder
-    from workers.executor import Executor
+    from workers.executor import Executor, Ticks
+    from workers.queue import JobQueue
 
 
 def _read_folder(given: str) -> Path:
@@ -47,16 +51,21 @@ def executor(
     drain_seconds: Annotated[
         float | None, typer.Option(help="How long runs may end by themselves when stopped.")
     ] = None,
+    control_plane: ControlPlane = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run a plane's jobs, until stopped: on embedded DuckDB, or on its Snowflake account.
 
-    SIGTERM drains; a second signal ends it at once.
+    With a control plane it needs no database: it reaches out over HTTPS, with a token that is bound to its plane,
+    COUNTERMAND_TOKEN or token_file of the settings. SIGTERM drains; a second signal ends it at once.
     """
+    refuse_both(control_plane, database_url)
     embedded_only = {"memory_limit": memory_limit, "threads": threads, "listen": listen, "token_file": token_file}
     given = {"slots": slots, "drain_seconds": drain_seconds, **embedded_only}
-    settings = context.obj.settings(database_url=database_url, executor=given)
+    settings = context.obj.settings(database_url=database_url, control_plane=control_plane, executor=given)
     refused = tuple(name for name, value in embedded_only.items() if value is not None)
+    if database_url is not None:
+        settings = settings.model_copy(update={"control_plane": None})
     asyncio.run(run_executor(settings, data_plane, data_folder, embedded_only=refused))
 
 
@@ -71,21 +80,60 @@ async def run_executor(
     embedded_only: Sequence[str] = (),
     make_engine: "Callable[..., EmbeddedEngine] | None" = None,
 ) -> None:
-    """Compose an executor over the store, and run it until it is stopped.
+    """Compose an executor over the store or a control plane elsewhere, and run it until it is stopped.
 
     *embedded_only* names the options given that mean nothing elsewhere; *make_engine* makes another embedded engine.
     """
-    store = open_store(settings, pool_size=STORE_THREADS + 1)
+    from workers.daemon import Daemon
+    from workers.executor import Ticks
+
+    daemon, ticks = Daemon(Clock()), Ticks()
+    reach = _reach_control_plane if settings.control_plane else _reach_store
     async with AsyncExitStack() as opened:
-        opened.callback(store.close)
-        plane = find_plane(intake_of(store, settings).planes(), plane_name)
-        opener = _opener(settings, plane, embedded_only, make_engine)
-        folder = _hold(data_folder, plane)
+        reached = await reach(opened, settings, plane_name, daemon.stopping, ticks)
+        opener = _opener(settings, reached.plane, embedded_only, make_engine)
+        folder = _hold(data_folder, reached.plane)
         opened.callback(folder.close)
         engine, address = await opener(opened, folder)
-        executor = _compose(store, engine, _identity(folder, address), plane, settings.executor)
+        executor = _compose(reached, engine, _identity(folder, address), settings.executor)
         with _disowned_when_refused(folder):
-            await _run_until_stopped(executor, settings, plane.data_plane_id)
+            await _run_until_stopped(executor, settings, reached, daemon, ticks)
+
+
+class Reached(NamedTuple):
+    """The plane whose jobs are run, and the queue that has them; *listen* opens its wake-ups, where it sends any."""
+
+    plane: "DataPlane"
+    queue: "JobQueue"
+    listen: "Callable[[], Listener] | None" = None
+
+
+async def _reach_store(
+    opened: AsyncExitStack, settings: "Settings", plane_name: str, _stopping: asyncio.Event, _ticks: "Ticks"
+) -> Reached:
+    from control_plane.dispatch import Dispatch
+    from workers.local import LocalJobs, threads
+
+    store = open_store(settings, pool_size=STORE_THREADS + 1)
+    opened.callback(store.close)
+    plane = find_plane(intake_of(store, settings).planes(), plane_name)
+    return Reached(plane, LocalJobs(Dispatch(store), threads(STORE_THREADS)), listener_of(settings.database_url))
+
+
+async def _reach_control_plane(
+    opened: AsyncExitStack, settings: "Settings", plane_name: str, stopping: asyncio.Event, ticks: "Ticks"
+) -> Reached:
+    """As the token lets us; a control plane that is away is waited for."""
+    from workers.introduction import introduce
+    from workers.line import PlaneLine
+    from workers.outage import Outage
+    from workers.remote import RemoteJobs
+
+    line, bearer, clock = line_of(settings), bearer_of(settings), Clock()
+    opened.push_async_callback(line.aclose)
+    introduced = await Outage(clock).outlast(partial(introduce, line, bearer, wanted=plane_name, clock=clock))
+    own_line = PlaneLine(line, bearer, introduced.plane.data_plane_id)
+    return Reached(introduced.plane, RemoteJobs(own_line, stopping=stopping, again=ticks.attend))
 
 
 @contextmanager
@@ -117,18 +165,14 @@ def _identity(folder: "Folder", address: str | None) -> "Identity":
     return Identity(folder.executor_id, folder.incarnation, address)
 
 
-def _compose(
-    store: "Store", engine: "Engine", identity: "Identity", plane: "DataPlane", own: "ExecutorSettings"
-) -> "Executor":
-    from control_plane.dispatch import Dispatch
+def _compose(reached: Reached, engine: "Engine", identity: "Identity", own: "ExecutorSettings") -> "Executor":
     from workers.executor import Executor, Limits
-    from workers.local import LocalJobs, threads
 
     return Executor(
-        LocalJobs(Dispatch(store), threads(STORE_THREADS)),
+        reached.queue,
         engine,
         identity=identity,
-        data_plane_id=plane.data_plane_id,
+        data_plane_id=reached.plane.data_plane_id,
         limits=Limits(slots=own.slots, drain_seconds=own.drain_seconds),
         clock=Clock(),
     )
@@ -240,12 +284,11 @@ def _serving_runs(
     return serving(run_application(engine, token=token), door)
 
 
-async def _run_until_stopped(executor: "Executor", settings: "Settings", data_plane_id: UUID) -> None:
-    from workers.daemon import Daemon
+async def _run_until_stopped(
+    executor: "Executor", settings: "Settings", reached: Reached, daemon: "Daemon", ticks: "Ticks"
+) -> None:
     from workers.duties import Duty
-    from workers.executor import Ticks
 
-    daemon, ticks = Daemon(Clock()), Ticks()
     await daemon.run(
         executor.run(stopping=daemon.stopping, ticks=ticks),
         duties=[
@@ -254,6 +297,6 @@ async def _run_until_stopped(executor: "Executor", settings: "Settings", data_pl
             Duty("heartbeat", ticks.heartbeat, HEARTBEAT_SECONDS),
         ],
         woken=[ticks.claim, ticks.attend],
-        planes=frozenset({data_plane_id}),
-        listen=listener_of(settings.database_url),
+        planes=frozenset({reached.plane.data_plane_id}),
+        listen=reached.listen,
     )

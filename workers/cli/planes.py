@@ -40,6 +40,7 @@ def check(
 
 async def check_planes(settings: "Settings", names: Sequence[str]) -> "list[tuple[DataPlane, Check]]":
     """What each plane's adapter says of itself; all are asked at once."""
+    from control_plane.dispatch import Dispatch
     from workers.cli.adapters import adapter_maker
 
     store = open_store(settings)
@@ -47,7 +48,7 @@ async def check_planes(settings: "Settings", names: Sequence[str]) -> "list[tupl
         planes = intake_of(store, settings).planes()
         active = [plane for plane in planes if plane.status == "active"]
         wanted = [find_plane(planes, name) for name in names] or active
-        make = adapter_maker(settings, store, known=lambda plane: _registered(store, plane))
+        make = adapter_maker(settings, Dispatch(store).installation(), known=lambda plane: _registered(store, plane))
         found = await asyncio.gather(*(_check_plane(make, plane) for plane in wanted))
         return list(zip(wanted, found, strict=True))
     finally:

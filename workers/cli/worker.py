@@ -1,4 +1,4 @@
-"""``countermand worker``: cancellers of planes, over the store."""
+"""``countermand worker``: cancellers of planes, over the store or, with a control plane elsewhere, over HTTPS."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +10,8 @@ import typer
 
 from control_plane.arguments import DatabaseUrl, find_plane
 from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, tune_interpreter
+from workers.cli.options import ControlPlane, TokenFile, refuse_both
+from workers.cli.remote_worker import check_remote_worker, limits_of, run_remote_worker
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -29,12 +31,33 @@ def worker(
         Path | None, typer.Option(help="The token of executors that listen on the network.")
     ] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="How long to settle what is held when stopped.")] = None,
+    control_plane: ControlPlane = None,
+    token_file: TokenFile = None,
+    check_config: Annotated[
+        bool, typer.Option("--check-config", help="Read the settings and the files that they name, and tell.")
+    ] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Cancel what is asked to be cancelled, until stopped. SIGTERM drains; a second signal ends it at once."""
+    """Cancel what is asked to be cancelled, until stopped. SIGTERM drains; a second signal ends it at once.
+
+    With a control plane it needs no database: it reaches out over HTTPS, with a token that is bound to its plane.
+    SIGHUP reads limits and log level anew.
+    """
     given = {"name": name, "drain_seconds": drain_seconds, "executor_token_file": executor_token_file}
-    settings = context.obj.settings(database_url=database_url, worker=given)
-    asyncio.run(run_worker(settings, data_plane or []))
+    refuse_both(control_plane, database_url)
+    settings = context.obj.settings(
+        database_url=database_url, control_plane=control_plane, token_file=token_file, worker=given
+    )
+    names = data_plane or []
+    if settings.control_plane is None or database_url is not None:
+        if check_config:
+            typer.echo(f"ok: {', '.join(names) or 'every plane'} by the database")
+        else:
+            asyncio.run(run_worker(settings, names))
+    elif check_config:
+        check_remote_worker(settings, names)
+    else:
+        asyncio.run(run_remote_worker(settings, names))
 
 
 async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
@@ -42,7 +65,6 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     from structlog.contextvars import bind_contextvars
 
     from control_plane.dispatch import Dispatch
-    from workers.canceller import Limits
     from workers.cli.adapters import adapter_maker
     from workers.clock import Clock
     from workers.daemon import Daemon
@@ -55,18 +77,12 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     own = settings.worker
     bind_contextvars(worker=own.name)
     store = open_store(settings, pool_size=own.batches_in_flight + 2)
-    hand_off = threads(own.batches_in_flight + 1)
-    make = adapter_maker(settings, store)
+    hand_off, dispatch = threads(own.batches_in_flight + 1), Dispatch(store)
+    make = adapter_maker(settings, dispatch.installation())
     planes = Planes(await _reader(intake_of(store, settings), names, make, hand_off), make)
     clock, wake, beat = Clock(), asyncio.Event(), asyncio.Event()
-    limits = Limits(
-        batch_size=own.batch_size,
-        batches_in_flight=own.batches_in_flight,
-        lease_seconds=own.lease_seconds,
-        drain_seconds=own.drain_seconds,
-    )
-    queue = LocalCancellations(Dispatch(store), hand_off)
-    rounds = Rounds(queue, planes.look, worker=own.name, limits=limits, clock=clock)
+    queue = LocalCancellations(dispatch, hand_off)
+    rounds = Rounds(queue, planes.look, worker=own.name, limits=limits_of(settings), clock=clock)
     daemon = Daemon(clock)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(planes.aclose)

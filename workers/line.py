@@ -1,0 +1,147 @@
+"""The way to a control plane elsewhere: HTTPS, reaching out only. One for a process; a bearer for each plane.
+
+Every call of a plane's process may be repeated, so one whose connection was lost is: once here at once, for the server
+may have closed it while it lay idle, and by whoever outlasts the outage.
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+import msgspec
+
+from control_plane.answers import lost, read
+from control_plane.client import is_loopback
+from control_plane.errors import BadInput, ControlPlaneUnavailable, Forbidden, NotFound, Unauthenticated
+
+Answer = TypeVar("Answer")
+
+CALL_SECONDS = 10.0  #: for an answer, beside what the call itself wants to wait
+CONNECT_SECONDS = 5.0
+#: Less than any server or proxy lets a connection lie idle, by default.
+IDLE_SECONDS = 30.0
+#: What a server that had closed an idle connection makes of the next call on it.
+CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+class Bearer:
+    """A token, and how it is read anew: whoever renews the file need not start the process again."""
+
+    def __init__(self, read_token: Callable[[], str]) -> None:
+        self._read = read_token
+        self._token = read_token()
+
+    def __repr__(self) -> str:
+        return "Bearer(…)"
+
+    @property
+    def header(self) -> dict[str, str]:
+        """As it travels."""
+        return {"Authorization": f"Bearer {self._token}"}
+
+    def is_renewed(self) -> bool:
+        """Read it anew; whether it is another one now. One that cannot be read stays as it was."""
+        try:
+            token = self._read()
+        except BadInput:
+            return False
+        before, self._token = self._token, token
+        return token != before
+
+
+class Line:
+    """HTTPS to one control plane. Proxies are taken from the environment, as everywhere."""
+
+    def __init__(
+        self, url: str, *, tls: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = url
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"User-Agent": "countermand", "Content-Type": "application/json"},
+            transport=transport,
+            verify=tls,
+            trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
+            http2=find_spec("h2")
+            is not None,  # many long polls over one connection, and one is ended without closing it
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
+        )
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def call(
+        self, method: str, path: str, kind: type[Answer], *, bearer: Bearer, body: Any = None, wait_seconds: float = 0.0
+    ) -> Answer:
+        """What the control plane answers, within *wait_seconds* and a little; raises what it answers as problems.
+
+        ControlPlaneUnavailable where there is no answer, or one that may be another later.
+        """
+        content = None if body is None else msgspec.json.encode(body)
+        timeout = httpx.Timeout(wait_seconds + CALL_SECONDS, connect=CONNECT_SECONDS, pool=CALL_SECONDS)
+
+        async def send() -> httpx.Response:
+            return await self._http.request(method, path, content=content, headers=bearer.header, timeout=timeout)
+
+        try:
+            response = await _twice_if_cut(send)
+            if response.status_code == httpx.codes.UNAUTHORIZED and bearer.is_renewed():
+                response = await send()
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise lost(error, self.url, repeatable=True) from error
+        return read(response, kind, self.url, repeatable=True)
+
+
+async def _twice_if_cut(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    try:
+        return await send()
+    except CUT:
+        return await send()
+
+
+class PlaneLine:
+    """The same for the processes of one plane, after the control plane has said who they are."""
+
+    def __init__(self, line: Line, bearer: Bearer, data_plane_id: UUID) -> None:
+        self._line = line
+        self._bearer = bearer
+        self._path = f"/data-planes/{data_plane_id}"
+
+    async def ask(self, path: str, body: Any, kind: type[Answer], *, wait_seconds: float = 0.0) -> Answer:
+        """What the plane's operation answers.
+
+        Whoever was let in once, and is not any more, waits until somebody mends that: it is an outage like others, and
+        told as one. So is whatever answers in the control plane's place.
+        """
+        try:
+            return await self._line.call(
+                "POST", self._path + path, kind, bearer=self._bearer, body=body, wait_seconds=wait_seconds
+            )
+        except (Unauthenticated, Forbidden, NotFound) as error:
+            raise ControlPlaneUnavailable(f"the control plane refuses: {error.message}") from error
+        except BadInput as error:
+            if error.field != "url":
+                raise
+            raise ControlPlaneUnavailable(error.message) from error
+
+
+def tls_context(
+    ca_file: Path | None = None, *, certificate_file: Path | None = None, key_file: Path | None = None
+) -> ssl.SSLContext:
+    """Whom to trust, by default whom this machine does (``SSL_CERT_FILE``), and who we are. BadInput for bad files."""
+    try:
+        context = httpx.create_ssl_context() if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise BadInput(f"tls.ca_file: {ca_file} holds no certificates: {error}", field="tls.ca_file") from error
+    if certificate_file is not None:
+        try:
+            context.load_cert_chain(certificate_file, key_file)
+        except (OSError, ssl.SSLError) as error:
+            message = f"tls.client_certificate_file: {certificate_file} cannot be used: {error}"
+            raise BadInput(message, field="tls.client_certificate_file") from error
+    return context
