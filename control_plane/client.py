@@ -28,9 +28,13 @@ from control_plane.wire import (
     DataPlaneView,
     Events,
     Evidence,
+    Executors,
     JobSubmission,
+    KnownExecutor,
     Order,
     Page,
+    Whoami,
+    Workers,
 )
 
 PATIENCE_SECONDS = 10.0
@@ -154,6 +158,18 @@ class Client:
         """Say whose work, started elsewhere, may be tracked and stopped on a data plane; repeatable."""
         path = f"/data-planes/{data_plane_id}/tracking"
         return self._call("PUT", path, DataPlaneView, tracking, idempotent=True)
+
+    def list_workers(self, data_plane_id: UUID) -> Workers:
+        """Who works on a data plane, and what waits there."""
+        return self._call("GET", f"/data-planes/{data_plane_id}/workers", Workers)
+
+    def list_executors(self, data_plane_id: UUID) -> list[KnownExecutor]:
+        """Every executor that ever registered for the data plane that the token is bound to."""
+        return self._call("GET", f"/data-planes/{data_plane_id}/executors", Executors).records
+
+    def whoami(self) -> Whoami:
+        """Who the bearer is, and what answers."""
+        return self._call("GET", "/whoami", Whoami)
 
     # --- calling
 

@@ -4,6 +4,7 @@ Stale rows are left out of the answers, never raised. Every call may be repeated
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from control_plane.ids import new_token
 from control_plane.inputs import check_result
 from control_plane.jobs import Closure, Handle, Job, JobType, Process, Waiting
 from control_plane.lifecycle import RECEIPTED_STATES, JobState
+from control_plane.presence import Beat, Presences
 from control_plane.store import Store, Transaction
 from control_plane.work import (
     Assignment,
@@ -30,6 +32,7 @@ from control_plane.work import (
     Hold,
     Postponed,
     Postponement,
+    Presence,
     Publication,
     Settled,
     Settlement,
@@ -53,25 +56,53 @@ class Dispatch:
         """The random name that this database got at its first migration."""
         return str(self._store.perform(statements.installation_name())[0]["name"])
 
+    def now(self) -> datetime:
+        """What time it is for the database."""
+        moment: datetime = self._store.perform(statements.select_moment())[0]["moment"]
+        return moment
+
     # --- cancellations, for a canceller ---
 
-    def claim(self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float) -> list[Assignment]:
-        """Lease due cancellations, oldest first, at most as many a plane as *room* says: a round begins."""
+    def claim(
+        self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float, lease: UUID | None = None
+    ) -> list[Assignment]:
+        """Lease due cancellations, oldest first, at most as many a plane as *room* says: a round begins.
+
+        With a *lease* that was given before it answers what is still held under it, for as long as if it were new, and
+        begins no round: its answer was lost.
+        """
         wanted = [(plane, limit) for plane, limit in room.items() if limit > 0]
         some = [wanted[begin : begin + _PLANES_AT_ONCE] for begin in range(0, len(wanted), _PLANES_AT_ONCE)]
-        return [claimed for planes in some for claimed in self._claim(planes, worker, lease_seconds)]
+        return [claimed for planes in some for claimed in self._claim(planes, worker, lease_seconds, lease)]
 
-    def _claim(self, wanted: Sequence[tuple[UUID, int]], worker: str, lease_seconds: float) -> list[Assignment]:
+    def _claim(
+        self, wanted: Sequence[tuple[UUID, int]], worker: str, lease_seconds: float, lease: UUID | None
+    ) -> list[Assignment]:
+        if lease is None:
+            return self._read(self._lease_due(self._store, wanted, worker, lease_seconds, new_token()))
+        planes = [{"data_plane_id": plane} for plane, _ in wanted]
+        with self._store.transaction() as transaction:  # the same lease asked twice at once: one after the other
+            transaction.perform(statements.lock_lease(), of_lease=str(lease))
+            held = transaction.perform(statements.reclaim(), planes, of_lease=lease, lease_seconds=lease_seconds)
+            claimed = held or self._lease_due(transaction, wanted, worker, lease_seconds, lease)
+        return self._read(claimed)
+
+    @staticmethod
+    def _lease_due(
+        on: Store | Transaction, wanted: Sequence[tuple[UUID, int]], worker: str, lease_seconds: float, lease: UUID
+    ) -> Sequence[RowMapping]:
         bound = {f"plane_{number}": plane for number, (plane, _) in enumerate(wanted)}
         limits = {f"room_{number}": limit for number, (_, limit) in enumerate(wanted)}
-        claimed = self._store.perform(
+        return on.perform(
             statements.claim_cancellations(len(wanted)),
-            new_lease=new_token(),
+            new_lease=lease,
             by_worker=worker,
             lease_seconds=lease_seconds,
             **bound,
             **limits,
         )
+
+    def _read(self, claimed: Sequence[RowMapping]) -> list[Assignment]:
         read = {row["job_id"]: _assignment(row) for row in claimed}
         self.postpone([_unreadable(row) for row in claimed if read[row["job_id"]] is None])
         return [assignment for assignment in read.values() if assignment is not None]
@@ -167,10 +198,10 @@ class Dispatch:
             ]
             return [row["job_id"] for row in transaction.perform(statements.note_leftovers(), noted)]
 
-    def heartbeat(self, data_plane_ids: Sequence[UUID]) -> list[UUID]:
-        """Note that these planes are attended; answers those that exist."""
-        wanted = [{"data_plane_id": plane} for plane in sorted(data_plane_ids)]
-        return [row["data_plane_id"] for row in self._store.perform(statements.beat(), wanted)]
+    def heartbeat(self, data_plane_ids: Sequence[UUID], presence: Presence | None = None) -> list[UUID]:
+        """Note that these planes are attended, and by whom where that is said; answers those that exist."""
+        beats = [Beat(plane, presence) for plane in data_plane_ids]
+        return sorted(Presences(self._store).note(beats))
 
     def of_plane(self, data_plane_id: UUID, job_ids: Iterable[UUID]) -> set[UUID]:
         """Those of the jobs that are on the plane."""

@@ -19,6 +19,7 @@ from control_plane.inputs import check_input
 from control_plane.jobs import (
     ApiUser,
     AuditEntry,
+    Cancellation,
     Closure,
     ExecutionCluster,
     Handle,
@@ -28,6 +29,7 @@ from control_plane.jobs import (
     Process,
     Receipt,
     RequestSource,
+    Waiting,
     executor_of,
     read_source,
     work_tag,
@@ -130,7 +132,13 @@ class Intake:
         for plane in self._with_collaborators(found):
             if self._sees(plane):
                 return self._shown(plane)
-        raise NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
+        raise no_plane(data_plane_id)
+
+    def planes_in(self, data_plane_ids: Iterable[UUID]) -> dict[UUID, DataPlane]:
+        """Those of the data planes that are within the scope."""
+        wanted = [{"data_plane_id": plane} for plane in data_plane_ids]
+        found = self._with_collaborators(self._store.perform(statements.select_planes_in(), wanted)) if wanted else []
+        return {plane.data_plane_id: self._shown(plane) for plane in found if self._sees(plane)}
 
     def _sees(self, plane: DataPlane) -> bool:
         shared = self._scope.company_id in plane.collaborators
@@ -347,18 +355,12 @@ class Intake:
         job = self.job(job_id)
         if job.cancellation is None:
             raise NotFound(f"job_id: nobody asked for the cancellation of job {job_id}", field="job_id")
+        if job.state is JobState.PENDING_CANCELLATION:
+            plane = self._store.perform(statements.select_silence(), data_plane_id=job.data_plane_id)[0]
+            stuck = _is_stuck(job.cancellation, plane)
+            return CancellationProgress(job.state, _while_silent(job.cancellation, plane), None, None, stuck)
         proven = None if job.receipt is None else job.receipt.outcome is not Outcome.ATTESTED
-        return CancellationProgress(job.state, job.cancellation, job.receipt, proven, self._is_stuck(job))
-
-    def _is_stuck(self, job: Job) -> bool:
-        """By the plane's own limit: where no worker runs, nobody else could say so."""
-        if job.cancellation is None or job.state is not JobState.PENDING_CANCELLATION:
-            return False
-        if job.cancellation.stuck_at is not None:
-            return True
-        plane = self._store.perform(statements.select_plane(), data_plane_id=job.data_plane_id)[0]
-        waited = self._store.perform(statements.select_moment())[0]["moment"] - job.cancellation.requested_at
-        return bool(waited.total_seconds() > plane["stuck_after_seconds"])
+        return CancellationProgress(job.state, job.cancellation, job.receipt, proven, stuck=False)
 
     def request_cancellation(self, job_id: UUID, requested_by: RequestSource, reason: str | None = None) -> Job:
         """Ask for a job to be cancelled, and answer it as the request left it.
@@ -480,8 +482,32 @@ def _sees_job(scope: Scope, row: RowMapping) -> bool:
     return scope.sees_job(row["data_plane_id"], row["company_id"], row["owner"])
 
 
+def no_plane(data_plane_id: UUID) -> NotFound:
+    """What is said of a plane that does not exist, and of one that is outside of the scope."""
+    return NotFound(f"data_plane_id: there is no data plane {data_plane_id}", field="data_plane_id")
+
+
 def _no_job(job_id: UUID) -> NotFound:
     return NotFound(f"job_id: there is no job {job_id}", field="job_id")
+
+
+def _is_stuck(cancellation: Cancellation, plane: RowMapping) -> bool:
+    """By the plane's own limit: where no worker runs, nobody else could say so."""
+    waited = plane["moment"] - cancellation.requested_at
+    return cancellation.stuck_at is not None or bool(waited.total_seconds() > plane["stuck_after_seconds"])
+
+
+def _while_silent(cancellation: Cancellation, plane: RowMapping) -> Cancellation:
+    """The cancellation; on a silent plane with that as the reason, which no worker is there to write."""
+    if not plane["silent"]:
+        return cancellation
+    detail = "no worker of the data plane has ever been heard of"
+    if plane["heard_at"] is not None:
+        heard_at = msgspec.to_builtins(plane["heard_at"].replace(microsecond=0))
+        detail = f"no worker of the data plane has been heard of since {heard_at}"
+    if cancellation.waiting_detail is not None:
+        detail = f"{detail}; before that: {cancellation.waiting_detail}"
+    return msgspec.structs.replace(cancellation, waiting=Waiting.PLANE_SILENT, waiting_detail=detail)
 
 
 def _may_be_asked(row: RowMapping) -> bool:

@@ -179,6 +179,20 @@ executors = Table(
     Column("registered_at", Moment, nullable=False),
 )
 
+#: Who works on a plane, as each process last described itself; a row that nobody renews is removed after a day.
+workers = Table(
+    "workers",
+    metadata,
+    Column("data_plane_id", Uuid, ForeignKey("data_planes.data_plane_id"), primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("engines", Document, nullable=False),
+    Column("in_flight", Integer, nullable=False),
+    Column("first_seen_at", Moment, nullable=False),
+    Column("last_seen_at", Moment, nullable=False),
+)
+
 #: The last publication number of each dataset of a plane; committing raises it.
 datasets = Table(
     "datasets",
@@ -271,6 +285,9 @@ SUSPECT = literal_column(str(SUSPECT_AFTER), Integer)  # as text: a bound value 
 _suspects = and_(_open, cancellations.c.unanswered >= SUSPECT)
 Index("cancellations_suspect", cancellations.c.data_plane_id, cancellations.c.next_round_at,
       postgresql_where=_suspects, sqlite_where=_suspects)  # fmt: skip
+#: By which a claim that is repeated finds what it had leased.
+_leased = and_(_open, cancellations.c.lease.is_not(None))
+Index("cancellations_leased", cancellations.c.lease, postgresql_where=_leased, sqlite_where=_leased)
 Index("jobs_pending", jobs.c.data_plane_id, jobs.c.created_at,
       postgresql_where=jobs.c.state == literal_column(f"'{JobState.PENDING.value}'"),
       sqlite_where=jobs.c.state == literal_column(f"'{JobState.PENDING.value}'"))  # fmt: skip
@@ -336,6 +353,7 @@ _check(
     or_(jobs.c.state.not_in(_quoted(lifecycle.UNCOMMITTED_STATES)), jobs.c.committed_at.is_(None)),
 )
 _check(jobs, "result_when_committed", jobs.c.committed_at.is_not(None) == jobs.c.result.is_not(None))
+_check(workers, "known_kind", workers.c.kind.in_([literal_column("'canceller'"), literal_column("'executor'")]))
 _check(data_planes, "known_platform", data_planes.c.platform.in_(_quoted(Platform)))
 _check(
     data_planes, "known_status", data_planes.c.status.in_([literal_column("'active'"), literal_column("'archived'")])

@@ -71,6 +71,7 @@ class Caller(Struct, frozen=True):
     permissions: frozenset[Permission]
     data_plane_id: UUID | None
     user_id: int | None
+    expires_at: datetime | None = None
 
     @property
     def source(self) -> RequestSource:
@@ -183,6 +184,7 @@ def _caller(row: RowMapping | None, secret: str) -> Caller | Unauthenticated:
         permissions=frozenset(map(Permission, row["permissions"])),
         data_plane_id=row["data_plane_id"],
         user_id=row["user_id"],
+        expires_at=row["expires_at"],
     )
 
 

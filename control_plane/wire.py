@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Moment, Receipt
 from control_plane.lifecycle import JobState
 from control_plane.planes import Platform, Tracking
+from control_plane.work import Executor
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 Sentence = Annotated[str, Meta(max_length=2_000)]
@@ -140,3 +141,57 @@ class DataPlanes(Struct, frozen=True):
     """Every data plane that the company owns or that is shared with it."""
 
     records: list[DataPlaneView]
+
+
+class Worker(Struct, frozen=True):
+    """A process of a data plane, as it described itself when it was last heard of."""
+
+    worker: str
+    kind: Literal["canceller", "executor"]
+    version: Annotated[str, Meta(description="Countermand's, where the process runs.")]
+    engines: list[str]
+    in_flight: Annotated[int, Meta(description="So many cancellations or jobs it held.")]
+    first_seen_at: Moment
+    last_seen_at: Moment
+    silent: Annotated[bool, Meta(description="It was not heard of for half a minute.")]
+
+
+class WaitingCancellations(Struct, frozen=True):
+    """A data plane's unsettled cancellations, as far as the company may see them."""
+
+    total: int
+    job_ids: Annotated[list[UUID], Meta(description="The oldest hundred of them.")]
+
+
+class Workers(Struct, frozen=True):
+    """Who works on a data plane, those who were last heard of first, and what waits there."""
+
+    silent: Annotated[bool, Meta(description="No process of the data plane was heard of for half a minute.")]
+    records: Annotated[list[Worker], Meta(description="At most a thousand; only the data plane's owner is told.")]
+    waiting: WaitingCancellations
+
+
+class KnownExecutor(Struct, frozen=True):
+    """The latest start of an executor, and whether any job of it has not ended."""
+
+    executor: Executor
+    holds_jobs: bool
+
+
+class Executors(Struct, frozen=True):
+    """Every executor that ever registered for a data plane."""
+
+    records: list[KnownExecutor]
+
+
+class Whoami(Struct, frozen=True):
+    """Who bears a token, and what answers."""
+
+    name: Annotated[str, Meta(description="The token's.")]
+    company_id: int
+    permissions: list[str]
+    expires_at: Annotated[Moment | None, Meta(description="When the token will; null: never.")]
+    data_plane: Annotated[DataPlaneView | None, Meta(description="The one that the token is bound to.")]
+    installation: Annotated[str, Meta(description="The name of this database, which is part of every tag.")]
+    version: Annotated[str, Meta(description="Countermand's.")]
+    now: Annotated[Moment, Meta(description="The clock that everything here is measured by.")]

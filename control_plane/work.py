@@ -1,6 +1,6 @@
 """What a plane's processes are given and say: jobs for executors, cancellations for cancellers."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -42,6 +42,26 @@ def check_executor(executor: Executor) -> None:
     check_kept("executor", msgspec.to_builtins(executor))
     check_range("executor.incarnation", executor.incarnation, 1, 2**31 - 1)
     check_range("executor.registered", executor.registered, 1, 2**31 - 1)
+
+
+class Presence(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a process of a plane says of itself with every heartbeat; *worker* is its name on the plane."""
+
+    worker: Annotated[str, Meta(min_length=1, max_length=150)]
+    kind: Literal["canceller", "executor"]
+    version: Annotated[str, Meta(max_length=100, description="Countermand's.")]
+    engines: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=100)]],
+        Meta(max_length=100, description="What it works on: the names of its adapters or engines."),
+    ]
+    in_flight: Annotated[int, Meta(ge=0, le=2**31 - 1, description="So many cancellations or jobs it holds.")]
+
+
+def check_presence(presence: Presence) -> None:
+    """Raise BadInput, naming the field, for a presence that no database can hold."""
+    check_kept("worker", presence.worker)
+    check_kept("version", presence.version)
+    check_kept("engines", presence.engines)
 
 
 class Publication(Struct, frozen=True):

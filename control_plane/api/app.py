@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api import health, jobs, planes, processes
+from control_plane.api import health, jobs, planes, processes, whoami
 from control_plane.api.description import CONFIG, describe
 from control_plane.api.desk import Desk
 from control_plane.api.docs import ASSETS
@@ -32,7 +32,7 @@ from control_plane.notify import Listener
 log = structlog.get_logger()
 
 MOST_BYTES = 4_000_000  #: of a request's body; a SQL text may have a million characters
-REQUEST_SECONDS = 60.0  #: for all of a request, its slow sender included; a long poll waits for 30 at most
+REQUEST_SECONDS = 60.0  #: for all of a request, its slow sender included; a long poll waits for 50 at most
 
 
 def build_api(
@@ -52,7 +52,7 @@ def build_api(
             desk.close()
 
     app = Litestar(
-        [jobs.ROUTES, planes.ROUTES, processes.ROUTES, health.ROUTES, ASSETS, openapi],
+        [jobs.ROUTES, planes.ROUTES, processes.ROUTES, whoami.ROUTES, health.ROUTES, ASSETS, openapi],
         dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
         exception_handlers={
             CountermandError: answer_known,

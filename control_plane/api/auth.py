@@ -17,12 +17,12 @@ Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitab
 _CALLER = "countermand_caller"
 
 
-def needs(permission: Permission) -> Guard:
-    """A guard: the caller is known and has the permission. Runs before anything of the request is read."""
+def needs(permission: Permission | None) -> Guard:
+    """A guard: the caller is known, and has the permission if one is needed. Runs before the request is read."""
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
         caller = await _authenticate(connection)
-        if permission not in caller.permissions:
+        if permission is not None and permission not in caller.permissions:
             raise Forbidden(f"the token {caller.name!r} lacks the permission {permission}")
         connection.scope["state"][_CALLER] = caller
 

@@ -1,7 +1,7 @@
 """What the API's handlers work with: the store, by way of threads, and the news of planes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -13,11 +13,13 @@ from control_plane.api.callers import Callers
 from control_plane.api.together import Together
 from control_plane.api.wakeups import Wakeups
 from control_plane.dispatch import Dispatch
-from control_plane.errors import BadInput, StoreUnavailable
-from control_plane.intake import CancellationRequest, Intake
+from control_plane.errors import BadInput, CountermandError, StoreUnavailable
+from control_plane.intake import CancellationRequest, Intake, no_plane
 from control_plane.jobs import Job
 from control_plane.migrations import check_migrated
+from control_plane.planes import DataPlane
 from control_plane.policy import Policy
+from control_plane.presence import Beat, Presences
 from control_plane.store import Store
 from control_plane.tokens import Caller, Tokens
 
@@ -34,12 +36,18 @@ class Desk:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._intake = Intake(store, policy)
         self.dispatch = Dispatch(store)
+        self.presences = Presences(store)
         self.tokens = Tokens(store)
         self.wakeups = Wakeups()
         self.callers = Callers(Together(self.tokens.authenticate, self._hand_off))
         self._cancellations: Together[CancellationRequest, Job] = Together(
             self._intake.request_cancellations, self._hand_off
         )
+        self._beats: Together[Beat, DataPlane] = Together(self._note, self._hand_off)
+
+    def _note(self, beats: Sequence[Beat]) -> Sequence[DataPlane | CountermandError]:
+        noted = self._intake.planes_in(self.presences.note(beats))
+        return [noted.get(beat.data_plane_id) or no_plane(beat.data_plane_id) for beat in beats]
 
     def _hand_off(self, call: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self._pool, call)
@@ -58,6 +66,10 @@ class Desk:
         job = await self._cancellations.ask(CancellationRequest(job_id, caller.source, reason, caller.scope))
         self.wakeups.tell(job.data_plane_id)
         return job
+
+    async def beat(self, beat: Beat) -> DataPlane:
+        """Note a heartbeat, together with those of the same moment, and answer the plane as its owner sees it."""
+        return await self._beats.ask(beat)
 
     async def check_ready(self) -> None:
         """Raise StoreUnavailable or NotMigrated unless the database is there and migrated."""

@@ -35,9 +35,15 @@ from control_plane.wire import (
     DataPlaneView,
     Events,
     Evidence,
+    Executors,
     JobSubmission,
+    KnownExecutor,
     Page,
     PlatformObject,
+    WaitingCancellations,
+    Whoami,
+    Worker,
+    Workers,
 )
 from control_plane.work import (
     Assignment,
@@ -49,6 +55,7 @@ from control_plane.work import (
     Hold,
     Postponed,
     Postponement,
+    Presence,
     Publication,
     Settled,
     Settlement,
@@ -185,7 +192,8 @@ BODIES: dict[str, Struct] = {
     "run_job": jobs.Start(_EXECUTOR, "3"),
     "create_data_plane": DataPlaneSubmission("local", PlatformObject(Platform.NARRATIVE), tags=["eu"]),
     "allow_tracking": Tracking(users=["dbt"], warehouses=["LOADING"]),
-    "claim_cancellations": processes.ClaimCancellations("canceller-1", 100, wait_seconds=20.0),
+    "beat": Presence("canceller-1", "canceller", "0.1.0", ["narrative"], 1),
+    "claim_cancellations": processes.ClaimCancellations("canceller-1", 100, wait_seconds=50.0, lease=_LEASE),
     "extend_leases": _HOLDS,
     "settle_cancellations": processes.Settlements("canceller-1", [Settlement(_JOB, _LEASE, _RECEIPT, _after(61.2))]),
     "postpone_cancellations": processes.Postponements(
@@ -221,6 +229,14 @@ ANSWERS: dict[str, Struct] = {
     "archive_data_plane": structs.replace(_VIEW, status="archived"),
     "allow_tracking": structs.replace(_VIEW, tracking=Tracking(users=["dbt"], warehouses=["LOADING"])),
     "beat": _VIEW,
+    "list_workers": Workers(
+        silent=False,
+        records=[
+            Worker("canceller-1", "canceller", "0.1.0", ["narrative"], 1, _NOON, _after(55), silent=False),
+            Worker(_EXECUTOR.executor_id, "executor", "0.1.0", ["duckdb"], 1, _NOON, _after(54), silent=False),
+        ],
+        waiting=WaitingCancellations(1, [_JOB]),
+    ),
     "claim_cancellations": processes.Assignments(
         [
             Assignment(
@@ -246,6 +262,7 @@ ANSWERS: dict[str, Struct] = {
     "release_cancellations": _THIS,
     "record_leftovers": _THIS,
     "register_executor": processes.Registered("4d1f0c6a"),
+    "list_executors": Executors([KnownExecutor(structs.replace(_EXECUTOR, registered=3), holds_jobs=True)]),
     "confirm_lower_incarnations": _THIS,
     "claim_jobs": processes.Claims([_CLAIM]),
     "attend_jobs": Attendance(renewed=[], closing=[_JOB]),
@@ -256,6 +273,7 @@ ANSWERS: dict[str, Struct] = {
     "fail_jobs": _THIS,
     "list_committed_jobs": processes.Claims([structs.replace(_CLAIM, publication=Publication(6404, 17))]),
     "list_discardable_jobs": _THIS,
+    "whoami": Whoami("canceller-1", 1, ["jobs:write"], None, _VIEW, "4d1f0c6a", "0.1.0", _after(60)),
     "live": health.Health(),
     "ready": health.Health(),
 }

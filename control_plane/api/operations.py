@@ -65,12 +65,15 @@ def operation(
     method: str,
     path: str,
     name: str,
-    permission: Permission,
+    permission: Permission | None,
     *,
     may_answer: frozenset[int] = frozenset({404}),
     creates: bool = False,
 ) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
-    """A handler's decorator. *name*: the method's in generated clients; *may_answer*: which problems are its own."""
+    """A handler's decorator. *name*: the method's in generated clients; *may_answer*: which problems are its own.
+
+    Without a *permission* any valid token is enough.
+    """
     return Operation(
         path,
         http_method=HttpMethod(method),

@@ -12,8 +12,10 @@ from control_plane.api.desk import GivenDesk
 from control_plane.api.operations import operation
 from control_plane.intake import NewPlane
 from control_plane.planes import DataPlane, Tracking
+from control_plane.presence import Beat
 from control_plane.tokens import Permission
-from control_plane.wire import DataPlanes, DataPlaneSubmission, DataPlaneView, PlatformObject
+from control_plane.wire import DataPlanes, DataPlaneSubmission, DataPlaneView, PlatformObject, Workers
+from control_plane.work import Presence, check_presence
 
 PlaneId = Annotated[UUID, PathParameter(description="The data plane's id.")]
 
@@ -75,16 +77,32 @@ async def allow_tracking(
 
 
 @operation("POST", "/data-planes/{data_plane_id:uuid}/heartbeat", "beat", Permission.JOBS_WRITE)
-async def beat(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> DataPlaneView:
-    """Say that a process of the plane lives."""
+async def beat(
+    request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[Presence | None] = None
+) -> DataPlaneView:
+    """Say that a process of the plane lives, and who it is: then it is among the plane's workers for a day."""
+    check_bound(caller_of(request), data_plane_id)
+    if data is not None:
+        check_presence(data)
+    return view(await desk.beat(Beat(data_plane_id, data)))
+
+
+@operation("GET", "/data-planes/{data_plane_id:uuid}/workers", "list_workers", Permission.DATA_PLANES_READ)
+async def list_workers(request: Request[Any, Any, Any], desk: GivenDesk, data_plane_id: PlaneId) -> Workers:
+    """Who works on a data plane, and which cancellations are not settled there.
+
+    Only its owner is told who; a company that shares it sees which of its own jobs' cancellations wait.
+    """
     caller = caller_of(request)
-    check_bound(caller, data_plane_id)
-    await desk.call(desk.dispatch.heartbeat, [data_plane_id])
-    return view(await desk.call(desk.intake(caller).plane, data_plane_id))
+
+    def look() -> Workers:
+        return desk.presences.of_plane(desk.intake(caller).plane(data_plane_id), caller.scope)
+
+    return await desk.call(look)
 
 
 ROUTES = Router(
     "/",
-    route_handlers=[list_planes, create_plane, get_plane, archive_plane, allow_tracking, beat],
+    route_handlers=[list_planes, create_plane, get_plane, archive_plane, allow_tracking, beat, list_workers],
     tags=["Data planes"],
 )

@@ -21,6 +21,7 @@ from control_plane.checks import check_kept
 from control_plane.errors import BadInput, Refused
 from control_plane.jobs import Handle, JobType, Process
 from control_plane.tokens import Permission
+from control_plane.wire import Executors, KnownExecutor
 from control_plane.work import (
     Assignment,
     Attendance,
@@ -40,7 +41,8 @@ from control_plane.work import (
 
 Name = Annotated[str, Meta(min_length=1, max_length=150)]
 Lease = Annotated[float, Meta(gt=0, le=86_400, description="How long the lease holds without being extended.")]
-Wait = Annotated[float, Meta(ge=0, le=30, description="How long to wait for work, in seconds.")]
+LONGEST_WAIT_SECONDS = 50  #: less than what a request may take, and than what proxies usually bear
+Wait = Annotated[float, Meta(ge=0, le=LONGEST_WAIT_SECONDS, description="How long to wait for work, in seconds.")]
 AtMost = Meta(max_length=1_000)
 ByJob = Meta(max_length=1_000, extra_json_schema={"propertyNames": {"format": "uuid"}})
 
@@ -54,12 +56,16 @@ Item = TypeVar("Item", bound=_Named)
 
 
 class ClaimCancellations(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many cancellations a worker has room for."""
+    """How many cancellations a worker has room for; with a *lease* given before, what that claim had leased."""
 
     worker: Name
     limit: Annotated[int, Meta(ge=1, le=1_000)]
     lease_seconds: Lease = 30.0
     wait_seconds: Wait = 0.0
+    lease: Annotated[
+        UUID | None,
+        Meta(description="At random, and new for each claim: sent again with the same, a lost answer is answered."),
+    ] = None
 
 
 class Assignments(Struct, frozen=True):
@@ -152,7 +158,9 @@ class Attend(Struct, frozen=True, forbid_unknown_fields=True):
     """Every job that the executor holds, by its epoch. The answer comes at once where something is to be closed."""
 
     held: Annotated[dict[UUID, UUID], ByJob]
-    wait_seconds: Annotated[float, Meta(ge=0, le=30, description="At most an eighth of the permit is waited.")] = 0.0
+    wait_seconds: Annotated[
+        float, Meta(ge=0, le=LONGEST_WAIT_SECONDS, description="At most an eighth of the permit is waited.")
+    ] = 0.0
 
 
 class Handles(Struct, frozen=True, forbid_unknown_fields=True):
@@ -261,7 +269,11 @@ async def claim_cancellations(
     async def look() -> list[Assignment]:
         await check_still_valid(request)
         return await desk.call(
-            desk.dispatch.claim, {data_plane_id: data.limit}, worker=data.worker, lease_seconds=data.lease_seconds
+            desk.dispatch.claim,
+            {data_plane_id: data.limit},
+            worker=data.worker,
+            lease_seconds=data.lease_seconds,
+            lease=data.lease,
         )
 
     return Assignments(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, _until_gone(request)))
@@ -334,6 +346,14 @@ async def register(
         await desk.call(desk.dispatch.check_executor, data.executor.executor_id, data_plane_id)
         raise
     return Registered(installation)
+
+
+@operation("GET", "/data-planes/{data_plane_id:uuid}/executors", "list_executors", Permission.JOBS_WRITE)
+async def list_executors(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId) -> Executors:
+    """Every executor that ever registered for the plane, by its latest start, and whether it holds jobs."""
+    check_bound(caller_of(request), data_plane_id)
+    known = await desk.call(desk.dispatch.executors, data_plane_id)
+    return Executors([KnownExecutor(executor, holds_jobs) for executor, holds_jobs in known.items()])
 
 
 @_operation("/executors/confirm-lower-incarnations", "confirm_lower_incarnations")
@@ -454,6 +474,7 @@ ROUTES = Router(
         release,
         record_leftovers,
         register,
+        list_executors,
         confirm_lower_incarnations,
         claim_jobs,
         attend,

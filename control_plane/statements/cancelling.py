@@ -35,7 +35,7 @@ from control_plane.schema import (
     jobs,
 )
 from control_plane.statements.chains import Chain, actor, audited, move, settled_now
-from control_plane.statements.elements import among, json_object, now, rows, shifted
+from control_plane.statements.elements import among, json_object, locked, now, rows, shifted
 
 
 @lru_cache
@@ -56,6 +56,31 @@ def claim_cancellations(planes: int) -> Chain:
             first_claimed_at=func.coalesce(cancellations.c.first_claimed_at, now()),
             next_round_at=_lease_end(),
         )
+        .returning(*_CLAIMED)
+    )
+    return Chain(first, answer=_assignments)
+
+
+@lru_cache
+def lock_lease() -> Select[Any]:
+    """Let nobody else claim under ``:of_lease`` until the transaction ends; on SQLite the transaction itself sees to
+    that."""
+    return select(locked(bindparam("of_lease", type_=Text)))
+
+
+@lru_cache
+def reclaim() -> Chain:
+    """What is still leased under ``:of_lease`` on the planes in ``:rows``, for ``:lease_seconds`` more: the claim's
+    answer was lost. No round begins."""
+    planes = select(rows(data_plane_id=Uuid).c.data_plane_id)
+    first = (
+        update(cancellations)
+        .where(
+            cancellations.c.lease == bindparam("of_lease", type_=Uuid),
+            among(cancellations.c.data_plane_id, planes),
+            cancellations.c.settled_at.is_(None),
+        )
+        .values(next_round_at=_lease_end())
         .returning(*_CLAIMED)
     )
     return Chain(first, answer=_assignments)

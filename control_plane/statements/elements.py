@@ -217,6 +217,24 @@ def _(element: _Woken, compiler: Any, **keywords: Any) -> str:
     return "NULL"
 
 
+class _Locked(FunctionElement[Any]):
+    """Lets one transaction after the other pass; SQLite has but one writer at a time anyway."""
+
+    type = Text()
+    name = "locked"
+    inherit_cache = True
+
+
+@compiles(_Locked, "postgresql")
+def _(element: _Locked, compiler: Any, **keywords: Any) -> str:
+    return f"pg_advisory_xact_lock(hashtextextended({compiler.process(element.clauses, **keywords)}, 0))"
+
+
+@compiles(_Locked, "sqlite")
+def _(element: _Locked, compiler: Any, **keywords: Any) -> str:
+    return "NULL"
+
+
 def now() -> ColumnElement[Any]:
     """The only clock: the database's, or ``:clock`` where a test binds it."""
     return func.coalesce(bindparam("clock", None, type_=Moment), _DatabaseTime(), type_=Moment)
@@ -225,3 +243,8 @@ def now() -> ColumnElement[Any]:
 def woken(plane: ColumnElement[Any]) -> ColumnElement[Any]:
     """Tells the listeners that the plane has news; once a transaction, however often it is said."""
     return _Woken(literal(CHANNEL, Text), cast(plane, Text)).label("woken")
+
+
+def locked(name: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Waits until no other transaction has locked the name, and keeps it to the end of this one."""
+    return _Locked(cast(name, Text)).label("locked")

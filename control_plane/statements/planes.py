@@ -81,6 +81,13 @@ def select_plane() -> Select[Any]:
 
 
 @lru_cache
+def select_planes_in() -> Select[Any]:
+    """The planes in ``:rows``."""
+    wanted = select(rows(data_plane_id=Uuid).c.data_plane_id)
+    return select(data_planes, _silent()).where(among(data_planes.c.data_plane_id, wanted))
+
+
+@lru_cache
 def select_collaborators() -> Select[Any]:
     """With whom the planes in ``:rows`` are shared."""
     wanted = select(rows(data_plane_id=Uuid).c.data_plane_id)

@@ -176,9 +176,10 @@ class Given:
         plane: DataPlane | None = None,
         worker: str = "w1",
         lease_seconds: float = LEASE_SECONDS,
+        lease: UUID | None = None,
     ) -> list[Assignment]:
         where = (plane or self.plane).data_plane_id
-        return self.dispatch.claim({where: room}, worker=worker, lease_seconds=lease_seconds)
+        return self.dispatch.claim({where: room}, worker=worker, lease_seconds=lease_seconds, lease=lease)
 
     def leased(self, **fields: Any) -> Assignment:
         requested = self.requested(**fields)

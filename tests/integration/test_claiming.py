@@ -312,6 +312,92 @@ def test_releasing_forgets_no_reason_to_wait(given: Given) -> None:
     assert given.claim()[0].waiting is Waiting.STILL_RUNNING
 
 
+# --- a claim whose answer was lost ----------------------------------------------------------------------------------
+
+
+def test_a_claim_that_is_repeated_under_its_lease_answers_the_same_and_begins_no_round(given: Given) -> None:
+    jobs, lease = requested_one_after_another(given, 3), uuid4()
+    first = given.claim(2, lease=lease)
+    before = [given.rows_of("cancellations", job_id) for job_id in jobs]
+
+    again = given.claim(2, lease=lease)
+
+    assert ids(first) == jobs[:2]
+    assert {assignment.lease for assignment in first} == {lease}
+    assert again == first
+    assert [given.rows_of("cancellations", job_id) for job_id in jobs] == before
+
+
+def test_a_lost_answer_costs_no_lease(given: Given) -> None:
+    """Without the lease the second claim finds nothing until the first one's has ended."""
+    job_id, lease = given.requested().job_id, uuid4()
+    given.claim(lease=lease)
+
+    assert given.claim() == []
+    assert ids(given.claim(lease=lease)) == [job_id]
+
+
+def test_a_repeated_claim_holds_for_as_long_as_a_new_one(given: Given) -> None:
+    given.requested()
+    lease = uuid4()
+    given.claim(lease=lease)
+    given.clock.advance(LEASE_SECONDS - 1)
+
+    given.claim(lease=lease)
+
+    given.clock.advance(LEASE_SECONDS - 0.001)
+    assert given.claim(worker="w2") == []
+
+
+def test_a_repeated_claim_leaves_out_what_is_held_no_more(given: Given) -> None:
+    lease = uuid4()
+    for _ in range(4):
+        given.requested()
+    settled, postponed, released, held = given.claim(lease=lease)
+    given.dispatch.settle([given.settlement(settled)], worker="w1")
+    given.dispatch.postpone([given.postponement(postponed, 60)])
+    given.dispatch.release([hold(released)])
+    given.claim(worker="w2")
+
+    assert ids(given.claim(lease=lease)) == [held.work.job_id]
+
+
+def test_a_lease_that_another_took_over_is_answered_no_more(given: Given) -> None:
+    given.requested()
+    lease = uuid4()
+    given.claim(lease=lease)
+    given.clock.advance(LEASE_SECONDS)
+    given.claim(worker="w2")
+
+    assert given.claim(lease=lease) == []
+
+
+def test_a_lease_under_which_nothing_is_held_claims_anew(given: Given) -> None:
+    lease = uuid4()
+    assert given.claim(lease=lease) == []
+    job_id = given.requested().job_id
+
+    assert ids(given.claim(lease=lease)) == [job_id]
+
+
+def test_a_lease_answers_nothing_of_another_plane(given: Given) -> None:
+    other, lease = given.new_plane(), uuid4()
+    given.requested(plane=other)
+    given.claim(plane=other, lease=lease)
+
+    assert given.claim(lease=lease) == []
+
+
+def test_one_lease_that_is_asked_many_times_at_once_is_one_round_of_the_same_rows(given: Given) -> None:
+    jobs, lease = requested_one_after_another(given, 40), uuid4()
+
+    answers = at_once(*(partial(given.claim, 5, lease=lease) for _ in range(6)))
+
+    assert [ids(answer) for answer in answers] == [jobs[:5]] * 6
+    rounds = [given.rows_of("cancellations", job_id)[0] for job_id in jobs]
+    assert [(row["rounds"], row["unanswered"]) for row in rounds] == [(1, 1)] * 5 + [(0, 0)] * 35
+
+
 # --- suspects -------------------------------------------------------------------------------------------------------
 
 

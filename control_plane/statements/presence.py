@@ -1,0 +1,146 @@
+"""Who works on a plane, what waits there, and since when nobody was heard of."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Float,
+    FromClause,
+    Integer,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+
+from control_plane.planes import SILENT_AFTER_SECONDS
+from control_plane.schema import Document, Uuid, cancellations, data_planes, jobs, workers
+from control_plane.statements.chains import Chain
+from control_plane.statements.elements import among, now, rows, shifted
+
+_DAY_SECONDS = 86_400.0
+MOST_WORKERS = 1_000  #: kept of a plane: those that were last heard of
+MOST_WAITING = 100  #: named of a plane
+
+
+@lru_cache
+def note_presences() -> Chain:
+    """Write down what the processes in ``:rows`` say of themselves, and that their planes are attended.
+
+    A process stands there once. *is_new* is true where it was not known before, or not for a day.
+    """
+    told = rows(data_plane_id=Uuid, worker=Text, kind=Text, version=Text, engines=Document, in_flight=Integer)
+    known = exists().where(data_planes.c.data_plane_id == told.c.data_plane_id)
+    names = [*told.c.keys(), "first_seen_at", "last_seen_at"]
+    first = postgresql.insert(workers).from_select(names, select(*told.c, now(), now()).where(known))
+    said = {name: first.excluded[name] for name in ("kind", "version", "engines", "in_flight", "last_seen_at")}
+    again = case((_forgotten(), first.excluded.first_seen_at), else_=workers.c.first_seen_at)
+    noted = first.on_conflict_do_update(
+        index_elements=[workers.c.data_plane_id, workers.c.worker], set_=said | {"first_seen_at": again}
+    ).returning(
+        workers.c.data_plane_id, workers.c.worker, (workers.c.first_seen_at == workers.c.last_seen_at).label("is_new")
+    )
+    return Chain(noted, (_attended,))
+
+
+def _attended(noted: FromClause) -> Update:
+    return (
+        update(data_planes)
+        .where(among(data_planes.c.data_plane_id, select(noted.c.data_plane_id)))
+        .values(last_heartbeat_at=now())
+    )
+
+
+def _ago(seconds: float) -> ColumnElement[Any]:
+    return shifted(now(), literal(-seconds, Float))
+
+
+def _forgotten() -> ColumnElement[bool]:
+    return workers.c.last_seen_at <= _ago(_DAY_SECONDS)
+
+
+@lru_cache
+def forget_workers() -> Delete:
+    """Of the planes in ``:rows``, remove who was not heard of for a day, and all but the latest MOST_WORKERS."""
+    place = func.row_number().over(
+        partition_by=workers.c.data_plane_id, order_by=(workers.c.last_seen_at.desc(), workers.c.worker)
+    )
+    wanted = select(rows(data_plane_id=Uuid).c.data_plane_id)
+    placed = (
+        select(workers.c.data_plane_id, workers.c.worker, place.label("place"), _forgotten().label("forgotten"))
+        .where(among(workers.c.data_plane_id, wanted))
+        .subquery()
+    )
+    out = select(placed.c.data_plane_id, placed.c.worker).where(or_(placed.c.forgotten, placed.c.place > MOST_WORKERS))
+    return delete(workers).where(tuple_(workers.c.data_plane_id, workers.c.worker).in_(out))
+
+
+@lru_cache
+def select_workers() -> Select[Any]:
+    """The processes of ``:data_plane_id`` that were heard of within a day; the latest first."""
+    silent = (workers.c.last_seen_at <= _ago(SILENT_AFTER_SECONDS)).label("silent")
+    return (
+        select(workers, silent)
+        .where(workers.c.data_plane_id == bindparam("data_plane_id", type_=Uuid), ~_forgotten())
+        .order_by(workers.c.last_seen_at.desc(), workers.c.worker)
+        .limit(literal_column(str(MOST_WORKERS), Integer))
+    )
+
+
+def _waiting_on(plane: str) -> tuple[ColumnElement[bool], ...]:
+    """The unsettled cancellations of a plane: of ``:of_company``'s jobs, or of everybody's where that is NULL."""
+    company = cast(bindparam("of_company", type_=Integer), Integer)
+    its_own = exists().where(jobs.c.job_id == cancellations.c.job_id, jobs.c.company_id == company)
+    return (
+        cancellations.c.data_plane_id == bindparam(plane, type_=Uuid),
+        cancellations.c.settled_at.is_(None),
+        or_(company.is_(None), its_own),
+    )
+
+
+@lru_cache
+def count_waiting() -> Select[Any]:
+    """How many cancellations of ``:data_plane_id`` are not settled."""
+    return select(func.count()).select_from(cancellations).where(*_waiting_on("data_plane_id"))
+
+
+@lru_cache
+def select_waiting() -> Select[Any]:
+    """The oldest of them, MOST_WAITING at most."""
+    return (
+        select(cancellations.c.job_id)
+        .where(*_waiting_on("data_plane_id"))
+        .order_by(cancellations.c.requested_at, cancellations.c.job_id)
+        .limit(literal_column(str(MOST_WAITING), Integer))
+    )
+
+
+@lru_cache
+def select_silence() -> Select[Any]:
+    """What decides why a cancellation of ``:data_plane_id`` waits: *heard_at*, when a canceller was last heard of, and
+    whether that is too long ago. Where no canceller ever said who it is, any process of the plane counts."""
+    cancellers = and_(workers.c.data_plane_id == data_planes.c.data_plane_id, workers.c.kind == "canceller")
+    latest = select(func.max(workers.c.last_seen_at)).where(cancellers).correlate(data_planes).scalar_subquery()
+    heard_at = func.coalesce(latest, data_planes.c.last_heartbeat_at, type_=workers.c.last_seen_at.type)
+    since = func.coalesce(heard_at, data_planes.c.created_at)
+    return select(
+        data_planes.c.stuck_after_seconds,
+        heard_at.label("heard_at"),
+        (since <= _ago(SILENT_AFTER_SECONDS)).label("silent"),
+        now().label("moment"),
+    ).where(data_planes.c.data_plane_id == bindparam("data_plane_id", type_=Uuid))
