@@ -1,6 +1,6 @@
 """What sections of the settings are made of."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -11,7 +11,6 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
@@ -47,13 +46,13 @@ class Wrong(NamedTuple):
     value: object = None
 
 
-def validated(value: object, handler: ValidatorFunctionWrapHandler, wrong: Iterable[Wrong]) -> Any:
+def validated(value: object, handler: Callable[[Any], Any], wrong: Collection[Wrong]) -> Any:
     """What the handler makes of the value. Raises its errors and what else is wrong, all at once."""
     try:
         result = handler(value)
     except ValidationError as error:
         told = [_again(known) for known in error.errors()]
-        raise ValidationError.from_exception_data("wrong", told + [_first(one) for one in wrong]) from None
+        raise ValidationError.from_exception_data("wrong", [_first(one) for one in wrong] + told) from None
     refuse(wrong)
     return result
 

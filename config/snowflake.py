@@ -7,13 +7,21 @@ written for us.
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
 
-from config.section import Seconds, Section, allowed
+from config.section import Seconds, Section, Wrong, allowed, validated
 
 Side = Literal["worker", "executor"]
 
@@ -94,12 +102,13 @@ class SignInSettings(Section):
     token_kind: Annotated[Literal["pat", "oauth"], BeforeValidator(lower)] | None = None
     workload_identity: Annotated[Literal["AWS", "AZURE", "GCP", "OIDC"], BeforeValidator(upper)] | None = None
 
-    @model_validator(mode="after")
-    def there_is_one_way_to_sign_in(self) -> Self:
+    @model_validator(mode="wrap")
+    @classmethod
+    def there_is_one_way_to_sign_in(cls, told: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Refuse two. That there is any at all is seen when it is needed: the other section may have it."""
-        if why := contradiction(self.given()):
-            raise allowed(why)
-        return self
+        why = contradiction(sign_in_told(told))
+        section: Self = validated(told, handler, [Wrong((), allowed(why))] if why else [])
+        return section
 
     def given(self) -> dict[str, Any]:
         """What is set."""
@@ -122,19 +131,38 @@ class SnowflakeSettings(SignInSettings):
     worker: SignInSettings = Field(default_factory=SignInSettings)
     executor: SignInSettings = Field(default_factory=SignInSettings)
 
-    @model_validator(mode="after")
-    def no_side_contradicts_what_it_inherits(self) -> Self:
+    @model_validator(mode="wrap")
+    @classmethod
+    def no_side_contradicts_what_it_inherits(cls, told: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Refuse what only shows when a side's own section is put on top of the common one."""
-        for side in SIDES:
-            if why := contradiction(self.sign_in(side).given()):
-                raise allowed(f"such that {side}, with what it inherits, is {why}")
-        return self
+        section: Self = validated(told, handler, list(inherited_contradictions(told)))
+        return section
 
     def sign_in(self, side: Side) -> SignInSettings:
         """As whom the side signs in. One that names its own user has nothing from the other; else it adds its own."""
         own: SignInSettings = getattr(self, side)
-        told = own.given() if own.user is not None else merged(own.given(), self.given())
-        return SignInSettings.model_construct(**told)
+        return SignInSettings.model_construct(**inheriting(own.given(), self.given()))
+
+
+def sign_in_told(section: object) -> dict[str, Any]:
+    """What a section says of a sign-in before it is validated: what names it, not what it is."""
+    told = section if isinstance(section, Mapping) else {}
+    return {name: told[name] for name in SignInSettings.model_fields if told.get(name) is not None}
+
+
+def inheriting(own: Mapping[str, Any], common: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A side's sign-in: its own alone where it names its user, else on top of the common one."""
+    return own if "user" in own else {k: v for k, v in merged(own, common).items() if v is not None}
+
+
+def inherited_contradictions(told: object) -> Iterator[Wrong]:
+    """What is wrong with a side that is right in itself, as is what it inherits."""
+    common, sections = sign_in_told(told), told if isinstance(told, Mapping) else {}
+    for side in () if contradiction(common) else SIDES:
+        own = sign_in_told(sections.get(side))
+        why = None if contradiction(own) else contradiction(inheriting(own, common))
+        if why:
+            yield Wrong((), allowed(f"such that {side}, with what it inherits, is {why}"))
 
 
 def contradiction(told: Mapping[str, Any]) -> str | None:
@@ -142,7 +170,7 @@ def contradiction(told: Mapping[str, Any]) -> str | None:
     if {"private_key_password", "private_key_password_file"} <= told.keys():
         return "given one of private_key_password and private_key_password_file, not both"
     ways = [way for way in WAYS if way in told]
-    by_oidc = told.get("workload_identity") == "OIDC" and len(ways) == 2 and ways[0] in _TOKEN
+    by_oidc = upper(told.get("workload_identity")) == "OIDC" and len(ways) == 2 and ways[0] in _TOKEN
     if len(ways) > 1 and not by_oidc:
         return f"given one way to sign in, not {' and '.join(ways)}: keep one of them"
     return None

@@ -55,7 +55,7 @@ class PlaneSettings(Section):
 
 def check_planes(value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
     """Accept planes of which no two have the same token, and whose calls to Snowflake fit into their lease."""
-    planes = validated(value, handler, _shared_tokens(value))
+    planes = validated(value, handler, list(_shared_tokens(value)))
     refuse(_long_calls(planes, info.data.get("lease_seconds", math.inf)))
     return planes
 

@@ -49,14 +49,15 @@ def as_moment(moment: datetime | None) -> str:
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:
-    """End the command with one sentence on stderr."""
+    """End the command with a sentence on stderr, or with a line for each of several."""
     tell(message)
     raise SystemExit(code)
 
 
 def tell(message: str) -> None:
-    """One sentence on stderr."""
-    typer.echo(f"countermand: {shown(message)}", err=True)
+    """A sentence on stderr, each of its lines marked as ours."""
+    for line in shown(message).split("\n"):
+        typer.echo(f"countermand: {line}", err=True)
 
 
 def shown(text: str) -> str:

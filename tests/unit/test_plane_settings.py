@@ -32,7 +32,9 @@ def refusal(path: Path) -> list[str]:
 
 def test_planes_have_tokens_and_limits_of_their_own(write_file: WriteFile) -> None:
     north = 'token_file = "/north"\ndata_plane = "north"\nmax_in_flight = 2\nstops_per_second = 0.5\n'
-    text = f'{REACH}[worker]\nmax_in_flight = 9\n[worker.planes.north]\n{north}[worker.planes."south pole"]\ntoken = "s"'
+    text = (
+        f'{REACH}[worker]\nmax_in_flight = 9\n[worker.planes.north]\n{north}[worker.planes."south pole"]\ntoken = "s"'
+    )
 
     worker = load_settings(write_file(text)).worker
 
@@ -63,7 +65,11 @@ def test_a_token_of_the_environment_replaces_the_planes_token_file(
 
     plane = load_settings(path).worker.planes["north"]
 
-    assert (plane.token and plane.token.get_secret_value(), plane.token_file, plane.max_in_flight) == ("s3cret", None, 2)
+    assert (plane.token and plane.token.get_secret_value(), plane.token_file, plane.max_in_flight) == (
+        "s3cret",
+        None,
+        2,
+    )
 
 
 # --- a plane's own account ---
@@ -135,7 +141,10 @@ NORTH = '[worker.planes.north]\ntoken_file = "/t"\n'
         (NORTH, "worker.planes should be absent without control_plane: set control_plane ="),
         (f"{REACH}[worker.planes.north]", "worker.planes.north.token_file should be given, or else token"),
         (f'{REACH}{NORTH}token = "s3cret"', "worker.planes.north.token_file should be absent beside a token"),
-        (f'{REACH}{NORTH}[worker.planes.south]\ntoken_file = "//t"', "worker.planes.south.token_file should be another"),
+        (
+            f'{REACH}{NORTH}[worker.planes.south]\ntoken_file = "//t"',
+            "worker.planes.south.token_file should be another",
+        ),
         (
             f'{REACH}worker.planes = {{a = {{token = "s3cret"}}, b = {{token = "s3cret"}}}}',
             "worker.planes.b.token should be another than that of a: a token is bound to one plane.",

@@ -261,7 +261,7 @@ def test_a_wrong_account_or_sign_in_is_refused_in_a_sentence_without_secrets(
     with pytest.raises(SettingsError) as refused:
         load_settings(path)
 
-    assert str(refused.value).startswith(f"{path}: {sentence}")
+    assert re.match(rf"{re.escape(str(path))}:\d+: {re.escape(sentence)}", str(refused.value))
     assert [secret for secret in SECRETS if secret in str(refused.value)] == []
     assert "\n" not in str(refused.value)
 
@@ -272,7 +272,7 @@ def test_a_wrong_account_or_sign_in_is_refused_in_a_sentence_without_secrets(
         ("COUNTERMAND_SNOWFLAKE__PORT", "x", "Environment variable COUNTERMAND_SNOWFLAKE__PORT: snowflake.port should"),
         ("COUNTERMAND_SNOWFLAKE__TOCEN", "x", "did you mean COUNTERMAND_SNOWFLAKE__TOKEN?"),
         ("COUNTERMAND_SNOWFLAKE__WORKER__TOKEN_KIND", "x", "snowflake.worker.token_kind should be 'pat' or 'oauth'"),
-        ("COUNTERMAND_SNOWFLAKE", "s3cret", "allowed is JSON."),
+        ("COUNTERMAND_SNOWFLAKE", "s3cret", " should be JSON."),
         ("COUNTERMAND_SNOWFLAKE", '["s3cret"]', "snowflake should be a section with settings of its own."),
         ("SNOWFLAKE_PORT", "x", "Environment variable SNOWFLAKE_PORT: snowflake.port should be a valid integer"),
         ("SNOWFLAKE_PROTOCOL", "http", "Environment variable SNOWFLAKE_PROTOCOL: snowflake.protocol should be 'https'"),
