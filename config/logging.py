@@ -50,6 +50,13 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto", *, st
     redirect_libraries(stream, threshold, before, renderers)
 
 
+def change_level(level: str) -> None:
+    """Log from now on what is of at least *level*, where and in the form that `configure_logging` said."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(threshold))
+    admit_libraries(threshold)
+
+
 def stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Put the moment, the level and the event's name in front."""
     level = event.pop("level", method)
@@ -118,7 +125,13 @@ def redirect_libraries(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, as_text],
         )
     )
-    logging.basicConfig(handlers=[handler], level=threshold, force=True)
+    logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    admit_libraries(threshold)
+
+
+def admit_libraries(threshold: int) -> None:
+    """Let through what libraries log of at least this level."""
+    logging.getLogger().setLevel(threshold)
     for name, least in QUIET_LIBRARIES.items():
         logging.getLogger(name).setLevel(max(threshold, least))

@@ -54,13 +54,17 @@ class Daemon:
         woken: Iterable[asyncio.Event] = (),
         planes: AbstractSet[UUID] = frozenset(),
         listen: Callable[[], Wakes] | None = None,
+        reload: Callable[[], None] | None = None,
     ) -> None:
-        """Do *work* until it ends by itself, with ticks and, where there are any, wake-ups for *planes*, a live set."""
+        """Do *work* until it ends by itself, with ticks and, where there are any, wake-ups for *planes*, a live set.
+
+        *reload* is called on SIGHUP, in the event loop. Whatever it raises is logged, and changes nothing.
+        """
         events = [*woken]
         scheduler = scheduled(duties)
         listening = asyncio.create_task(self._listen(listen, events, planes)) if listen else None
         try:
-            with self._signals([*events, *(duty.event for duty in duties)]):
+            with self._signals([*events, *(duty.event for duty in duties)], reload):
                 await work
         finally:
             scheduler.shutdown(wait=False)
@@ -72,14 +76,15 @@ class Daemon:
     # --- signals ---
 
     @contextmanager
-    def _signals(self, events: Sequence[asyncio.Event]) -> Iterator[None]:
+    def _signals(self, events: Sequence[asyncio.Event], reload: Callable[[], None] | None) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in STOPS:
             loop.add_signal_handler(number, self._signalled, number.name, events)
+        loop.add_signal_handler(signal.SIGHUP, _reload, reload)
         try:
             yield
         finally:
-            for number in STOPS:
+            for number in (*STOPS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
                 if self.stopping.is_set():  # what was asked for is done
                     signal.signal(number, signal.SIG_IGN)
@@ -138,3 +143,13 @@ class Daemon:
                         event.set()
         finally:
             loop.remove_reader(descriptor)
+
+
+def _reload(reload: Callable[[], None] | None) -> None:
+    if reload is None:
+        log.warning("reload_not_supported", signal="SIGHUP")
+        return
+    try:
+        reload()
+    except Exception:
+        log.exception("reload_failed")

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import structlog
 
-from config.logging import QUIET_LIBRARIES, configure_logging
+from config.logging import QUIET_LIBRARIES, change_level, configure_logging
 
 
 class Stream(io.TextIOWrapper):
@@ -249,3 +249,21 @@ def test_a_value_that_json_lacks_still_gives_one_line(value: object) -> None:
 
     (event,) = stream.events()
     assert event["event"].strip("'") == "claimed"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_level_of_a_running_process_can_be_changed(log_format: Any) -> None:
+    stream = Stream()
+    configure_logging("warning", log_format, stream=stream)
+    logger, library = structlog.get_logger(), logging.getLogger("some.library")
+
+    logger.info("too early")
+    change_level("debug")
+    logger.debug("claimed")
+    library.debug("said")
+    logging.getLogger("httpx").info("too much")
+    change_level("error")
+    logger.warning("too late")
+    library.warning("too late")
+
+    assert [word for word in ("claimed", "said", "too") if word in stream.text] == ["claimed", "said"]
