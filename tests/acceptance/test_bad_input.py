@@ -483,6 +483,19 @@ def test_a_typo_in_the_settings_file_is_named_with_what_was_meant(sqlite_site: S
     assert_refused(refused, ExitCode.BAD_INPUT, str(file), "worker.batch_sise", "did you mean worker.batch_size?")
 
 
+def test_each_of_several_wrong_settings_has_a_line_of_its_own(sqlite_site: Site) -> None:
+    file = sqlite_site.folder / "countermand.toml"
+    file.write_text('log_level = "loud"\n\n[worker]\nbatch_sise = 5\n')
+
+    refused = sqlite_site.run("--config", str(file), "tokens", "list")
+
+    assert (refused.returncode, refused.stdout) == (ExitCode.BAD_INPUT, "")
+    assert refused.stderr.splitlines() == [
+        f"countermand: {file}:1: log_level should be 'debug', 'info', 'warning' or 'error', not 'loud'.",
+        f"countermand: {file}:4: worker.batch_sise is not a setting; did you mean worker.batch_size?",
+    ]
+
+
 def test_a_typo_in_the_environment_is_named_with_what_was_meant(sqlite_site: Site) -> None:
     refused = sqlite_site.run("tokens", "list", COUNTERMAND_WORKER__BATCH_SISE="5")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from config.reload import LIVE
 from config.settings import Profile, variable_of
 from control_plane.errors import ExitCode
 from workers.cli import build_app
@@ -38,3 +39,9 @@ def test_every_way_to_say_where_the_control_plane_is_stands_on_the_page() -> Non
     names = [*Profile.model_fields, "profile"]
 
     assert [name for name in names if f"`{variable_of(name)}`" not in PAGE or f"`{name}`" not in PAGE] == []
+
+
+def test_every_setting_that_changes_while_a_process_runs_is_on_the_page() -> None:
+    part = PAGE.partition("### Settings that change while a process runs")[2].partition("\n## ")[0]
+
+    assert {place[-1] for place in LIVE} == set(re.findall(r"`(\w+)`", part))
