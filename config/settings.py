@@ -29,7 +29,7 @@ from config.sources import CustomarySource, OneOfEach, ProfileSource, SettingsFi
 from config.tls import TlsSettings
 from config.worker import WorkerSettings
 
-__all__ = ["Settings", "SettingsError", "load_settings", "variable_of"]
+__all__ = ["ExecutorSettings", "Settings", "SettingsError", "WorkerSettings", "load_settings", "variable_of"]
 
 #: The control plane's names, which the configuration does not import; a test holds the two together.
 PLATFORMS = ("platform_aws", "platform_snowflake")
