@@ -4,11 +4,12 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from control_plane.jobs import AuditEntry, Cancellation, ExecutionCluster, Job, JobType, Moment, Receipt
 from control_plane.lifecycle import JobState
-from control_plane.planes import Platform, Tracking
+from control_plane.planes import DataPlane, Platform, Tracking
 from control_plane.work import Executor
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -135,6 +136,11 @@ class DataPlaneView(Struct, frozen=True):
     created_at: Moment
     last_heartbeat_at: Moment | None
     silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]
+
+
+def plane_of(view: DataPlaneView) -> DataPlane:
+    """The plane that was shown."""
+    return DataPlane(**msgspec.structs.asdict(view) | {"platform": view.platform.type})
 
 
 class DataPlanes(Struct, frozen=True):

@@ -32,7 +32,7 @@ class Allowance:
         return int(self._left)
 
     def take(self, wanted: int) -> bool:
-        """Use up *wanted*, if that many are left; more than a second brings is had when it is full, and waited for then."""
+        """Use up *wanted*, if there are so many; of more than a second brings, one that is full is owed the rest."""
         left = self.left()
         if left is None:
             return True

@@ -56,9 +56,7 @@ class Bearer:
 class Line:
     """HTTPS to one control plane. Proxies are taken from the environment, as everywhere."""
 
-    def __init__(
-        self, url: str, *, tls: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, *, tls: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url
         self._http = httpx.AsyncClient(
             base_url=url,

@@ -83,9 +83,9 @@ class Outage:
             log.info("store_back", away_seconds=away_seconds)
 
     def _lost_again(self, attempt: RetryCallState) -> None:
-        error = attempt.outcome and attempt.outcome.exception()
-        assert error is not None  # noqa: S101  it is why there is another attempt
-        self._lost(error)
+        assert attempt.outcome is not None  # noqa: S101  an attempt was made
+        if error := attempt.outcome.exception():
+            self._lost(error)
 
     def _lost(self, error: BaseException) -> None:
         if self._lost_to is None:

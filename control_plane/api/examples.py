@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct, structs
 
-from control_plane.api import health, jobs, processes
+from control_plane import process_wire
+from control_plane.api import health, jobs
 from control_plane.inputs import MaterializeViewInput, MaterializeViewResult
 from control_plane.jobs import (
     ApiUser,
@@ -179,9 +180,9 @@ _VIEW = DataPlaneView(
     last_heartbeat_at=_after(55),
     silent=False,
 )
-_HOLDS = processes.Holds([Hold(_JOB, _LEASE)])
-_OF_EXECUTOR = processes.OfExecutor(_EXECUTOR)
-_THIS = processes.Jobs([_JOB])
+_HOLDS = process_wire.Holds([Hold(_JOB, _LEASE)])
+_OF_EXECUTOR = process_wire.OfExecutor(_EXECUTOR)
+_THIS = process_wire.Jobs([_JOB])
 _CAUSE = FailureCause("out of memory", _after(60), {"engine": "duckdb"})
 
 #: A body for every operation that takes one.
@@ -193,25 +194,25 @@ BODIES: dict[str, Struct] = {
     "create_data_plane": DataPlaneSubmission("local", PlatformObject(Platform.NARRATIVE), tags=["eu"]),
     "allow_tracking": Tracking(users=["dbt"], warehouses=["LOADING"]),
     "beat": Presence("canceller-1", "canceller", "0.1.0", ["narrative"], 1),
-    "claim_cancellations": processes.ClaimCancellations("canceller-1", 100, wait_seconds=50.0, lease=_LEASE),
+    "claim_cancellations": process_wire.ClaimCancellations("canceller-1", 100, wait_seconds=50.0, lease=_LEASE),
     "extend_leases": _HOLDS,
-    "settle_cancellations": processes.Settlements("canceller-1", [Settlement(_JOB, _LEASE, _RECEIPT, _after(61.2))]),
-    "postpone_cancellations": processes.Postponements(
+    "settle_cancellations": process_wire.Settlements("canceller-1", [Settlement(_JOB, _LEASE, _RECEIPT, _after(61.2))]),
+    "postpone_cancellations": process_wire.Postponements(
         [Postponement(_JOB, _LEASE, Waiting.STILL_RUNNING, f"{_RUN.run_id} is executing", 2.0, Rung.ASK)]
     ),
     "release_cancellations": _HOLDS,
-    "record_leftovers": processes.Leftovers({_JOB: _SETTLED.leftovers}),
-    "register_executor": processes.Registration(_EXECUTOR, _EPOCH),
+    "record_leftovers": process_wire.Leftovers({_JOB: _SETTLED.leftovers}),
+    "register_executor": process_wire.Registration(_EXECUTOR, _EPOCH),
     "confirm_lower_incarnations": _OF_EXECUTOR,
-    "claim_jobs": processes.ClaimJobs(_EXECUTOR, [JobType.MATERIALIZE_VIEW], 4, "3", wait_seconds=20.0),
-    "attend_jobs": processes.Attend({_JOB: _EPOCH}, 3.0),
-    "record_handles": processes.Handles({_JOB: _RUN}, {_JOB: _EPOCH}),
-    "confirm_closed": processes.Epochs({_JOB: _EPOCH}),
-    "commit_jobs": processes.Commits(_EXECUTOR, [Commit(_JOB, _EPOCH, _RESULT, 6404)]),
-    "complete_jobs": processes.Published(_EXECUTOR, [_JOB]),
-    "fail_jobs": processes.Failures(_EXECUTOR, [Failure(_JOB, _EPOCH, _CAUSE)]),
+    "claim_jobs": process_wire.ClaimJobs(_EXECUTOR, [JobType.MATERIALIZE_VIEW], 4, "3", wait_seconds=20.0),
+    "attend_jobs": process_wire.Attend({_JOB: _EPOCH}, 3.0),
+    "record_handles": process_wire.Handles({_JOB: _RUN}, {_JOB: _EPOCH}),
+    "confirm_closed": process_wire.Epochs({_JOB: _EPOCH}),
+    "commit_jobs": process_wire.Commits(_EXECUTOR, [Commit(_JOB, _EPOCH, _RESULT, 6404)]),
+    "complete_jobs": process_wire.Published(_EXECUTOR, [_JOB]),
+    "fail_jobs": process_wire.Failures(_EXECUTOR, [Failure(_JOB, _EPOCH, _CAUSE)]),
     "list_committed_jobs": _OF_EXECUTOR,
-    "list_discardable_jobs": processes.JobIds([_JOB]),
+    "list_discardable_jobs": process_wire.JobIds([_JOB]),
 }
 #: What every operation answers when all is well.
 ANSWERS: dict[str, Struct] = {
@@ -237,7 +238,7 @@ ANSWERS: dict[str, Struct] = {
         ],
         waiting=WaitingCancellations(1, [_JOB]),
     ),
-    "claim_cancellations": processes.Assignments(
+    "claim_cancellations": process_wire.Assignments(
         [
             Assignment(
                 work=Work(_JOB, _TAG, _RUN, _EXECUTOR, "3"),
@@ -256,22 +257,22 @@ ANSWERS: dict[str, Struct] = {
             )
         ]
     ),
-    "extend_leases": processes.HeldLeases([Hold(_JOB, _LEASE, Closure.EXECUTOR_CLOSED)]),
-    "settle_cancellations": processes.SettledCancellations([Settled(_JOB, landed=True, settled_at=_after(61.5))]),
-    "postpone_cancellations": processes.PostponedCancellations([Postponed(_JOB, became_stuck=False)]),
+    "extend_leases": process_wire.HeldLeases([Hold(_JOB, _LEASE, Closure.EXECUTOR_CLOSED)]),
+    "settle_cancellations": process_wire.SettledCancellations([Settled(_JOB, landed=True, settled_at=_after(61.5))]),
+    "postpone_cancellations": process_wire.PostponedCancellations([Postponed(_JOB, became_stuck=False)]),
     "release_cancellations": _THIS,
     "record_leftovers": _THIS,
-    "register_executor": processes.Registered("4d1f0c6a"),
+    "register_executor": process_wire.Registered("4d1f0c6a"),
     "list_executors": Executors([KnownExecutor(structs.replace(_EXECUTOR, registered=3), holds_jobs=True)]),
     "confirm_lower_incarnations": _THIS,
-    "claim_jobs": processes.Claims([_CLAIM]),
+    "claim_jobs": process_wire.Claims([_CLAIM]),
     "attend_jobs": Attendance(renewed=[], closing=[_JOB]),
     "record_handles": _THIS,
     "confirm_closed": _THIS,
-    "commit_jobs": processes.Committed({_JOB: Publication(6404, 17)}),
+    "commit_jobs": process_wire.Committed({_JOB: Publication(6404, 17)}),
     "complete_jobs": _THIS,
     "fail_jobs": _THIS,
-    "list_committed_jobs": processes.Claims([structs.replace(_CLAIM, publication=Publication(6404, 17))]),
+    "list_committed_jobs": process_wire.Claims([structs.replace(_CLAIM, publication=Publication(6404, 17))]),
     "list_discardable_jobs": _THIS,
     "whoami": Whoami("canceller-1", 1, ["jobs:write"], None, _VIEW, "4d1f0c6a", "0.1.0", _after(60)),
     "live": health.Health(),

@@ -1,6 +1,5 @@
 """Who bears a token, and what answers: what a plane's process looks at before it begins."""
 
-from importlib.metadata import version
 from typing import Any
 
 from litestar import Request, Router
@@ -9,10 +8,9 @@ from control_plane.api.auth import caller_of
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import view
+from control_plane.release import release
 from control_plane.tokens import Caller
 from control_plane.wire import Whoami
-
-_VERSION = version("countermand")
 
 
 @operation("GET", "/whoami", "whoami", None, may_answer=frozenset())
@@ -33,7 +31,7 @@ def _look(desk: Desk, caller: Caller) -> Whoami:
         expires_at=caller.expires_at,
         data_plane=None if bound is None else view(desk.intake(caller).plane(bound)),
         installation=desk.dispatch.installation(),
-        version=_VERSION,
+        version=release(),
         now=desk.dispatch.now(),
     )
 
