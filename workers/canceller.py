@@ -336,8 +336,10 @@ class Canceller:
             tell_postponed(case, postponement, by_job.get(case.job_id))
 
     async def postpone_all_but_absent(self, cases: Sequence[Case]) -> list[Case]:
-        """What only lacks its second listing is waited for: in another round the first would have to be had again."""
-        await self.postpone_or_keep([case for case in cases if case.absent_since is None])
+        """What waits to be settled is kept, and what only lacks its second listing: another round would begin anew."""
+        await self.postpone_or_keep(
+            [case for case in cases if isinstance(case.judgement, Unsettled) and case.absent_since is None]
+        )
         return self._still_held(cases)
 
     def _postponement(self, case: Case) -> Postponement:
@@ -377,7 +379,7 @@ class Canceller:
             if case.job_id in closures:
                 case.closure = case.closure or closures[case.job_id]
                 case.lease_ends = asked_at + lease_seconds
-            else:
+            elif isinstance(case.judgement, Unsettled | None):  # a settlement whose answer was lost may have landed
                 self._lose(case)
         return self._still_held(cases)
 
