@@ -1,6 +1,5 @@
 """Errors as answers: ``application/problem+json`` (RFC 9457) with the reference's six fields, and a log line each."""
 
-import http
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -58,6 +57,29 @@ STATUSES: tuple[tuple[type[CountermandError], int], ...] = (
     (StoreUnavailable, 503),
 )
 
+#: What Litestar refuses by itself, or our time-out, by status.
+OF_THE_FRAMEWORK = {
+    400: "bad-input",
+    404: "no-such-path",
+    405: "method-not-allowed",
+    408: "request-timeout",
+    413: "request-entity-too-large",
+}
+#: By status, so that a title is the same on every Python: 3.13 renamed some in its own table.
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Request Entity Too Large",
+    422: "Unprocessable Entity",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
 
 def status_of(error: CountermandError) -> int:
     """The error's HTTP status."""
@@ -81,10 +103,11 @@ def answer_known(request: Request[Any, Any, Any], error: CountermandError) -> Re
 
 def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """What the framework refuses: no such path, a method, a body that is too large or has another shape."""
-    detail = _why(error)
-    kind = "no-such-path" if isinstance(error, NotFoundException) else "bad-input" if error.status_code == 400 else ""
-    kind = kind or http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    return _answer(request, error.status_code, kind, detail, headers=error.headers)
+    if error.status_code not in OF_THE_FRAMEWORK:
+        return answer_unexpected(request, error)
+    return _answer(
+        request, error.status_code, OF_THE_FRAMEWORK[error.status_code], _why(error), headers=error.headers
+    )
 
 
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
@@ -136,7 +159,7 @@ def _answer(
     headers: dict[str, str] | None = None,
 ) -> Response[Problem]:
     log_id = new_id()
-    title, path = http.HTTPStatus(status).phrase, request.scope["path"]
+    title, path = TITLES[status], request.scope["path"]
     story = {"method": request.method, "path": path, "status": status, "detail": detail, "log_id": log_id}
     if status < 500:
         log.info("request_refused", **story)

@@ -1,7 +1,9 @@
 """What an answer says when something is wrong, and that the log says it, too."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,6 +15,7 @@ from structlog.testing import capture_logs
 
 from control_plane.api.app import MOST_BYTES, build_api
 from control_plane.api.desk import Desk
+from control_plane.api.problems import OF_THE_FRAMEWORK, STATUSES
 from control_plane.policy import Policy
 from control_plane.store import Store
 from tests.databases import Databases
@@ -140,6 +143,17 @@ async def test_a_body_that_is_too_large_is_refused(api: Api, known: bool) -> Non
     assert problem_of(answer)["status"] == 413
 
 
+async def test_a_problem_has_the_same_type_and_title_whatever_python_calls_its_status(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "phrase", "Content Too Large")  # as Python 3.13 does
+
+    answer = await api.bearer().call("POST", "/jobs", content=b" " * (MOST_BYTES + 1))
+
+    problem = problem_of(answer)
+    assert (problem["type"], problem["title"]) == ("/problems/request-entity-too-large", "Request Entity Too Large")
+
+
 async def test_a_sql_text_of_a_million_characters_is_taken(api: Api) -> None:
     sql = "é" * 999_999
     body = submission(api.given.plane, input={"nql": "SELECT 1", "compiled_sql": sql, "dataset_id": 7})
@@ -248,6 +262,19 @@ async def _health(url: str) -> tuple[httpx.Response, httpx.Response]:
     desk.close()
     store.close()
     return answers
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_every_type_of_problem_stands_on_the_page_with_its_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text()
+    rows = re.findall(r"^\| ((?:`/problems/[a-z-]+`(?:, )?)+) \| (\d{3}) \|", page, flags=re.MULTILINE)
+    told = {(kind, int(status)) for kinds, status in rows for kind in re.findall(r"/problems/([a-z-]+)", kinds)}
+
+    ours = {(kind.problem_type, status) for kind, status in STATUSES}
+    frameworks = {(kind, status) for status, kind in OF_THE_FRAMEWORK.items()}
+    assert told == ours | frameworks | {("unexpected", 500), ("row-locked", 503)}
 
 
 # --- the description -------------------------------------------------------------------------------------------------
