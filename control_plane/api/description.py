@@ -16,6 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from control_plane.api.docs import Page
 from control_plane.api.examples import examples_of
+from control_plane.api.fields import describe_fields
 from control_plane.api.problems import Problem
 
 CONFIG = OpenAPIConfig(
@@ -39,8 +40,10 @@ def describe(app: Litestar) -> dict[str, Any]:
     document: dict[str, Any] = app.openapi_schema.to_schema()
     _, kinds = msgspec.json.schema_components({Problem, *_kinds(app)}, ref_template="#/components/schemas/{name}")
     document["components"]["schemas"] |= kinds
+    describe_fields(document["components"]["schemas"])
     for methods in document["paths"].values():
         for operation in methods.values():
+            operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
             _say_what_may_be_left_out(operation)
             _show_examples(operation)
     return document

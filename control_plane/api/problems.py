@@ -105,9 +105,7 @@ def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     """What the framework refuses: no such path, a method, a body that is too large or has another shape."""
     if error.status_code not in OF_THE_FRAMEWORK:
         return answer_unexpected(request, error)
-    return _answer(
-        request, error.status_code, OF_THE_FRAMEWORK[error.status_code], _why(error), headers=error.headers
-    )
+    return _answer(request, error.status_code, OF_THE_FRAMEWORK[error.status_code], _why(error), headers=error.headers)
 
 
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

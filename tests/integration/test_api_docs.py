@@ -8,6 +8,7 @@ import pytest
 
 from control_plane.api.app import build_api
 from control_plane.api.desk import Desk
+from control_plane.api.fields import FIELDS
 from control_plane.policy import Policy
 from control_plane.store import Store
 from tests.integration.api import called, describe, operations
@@ -30,6 +31,34 @@ def test_every_operation_shows_a_body_and_an_answer_that_are_as_it_says(name: st
 
     for content in told:
         jsonschema_rs.validate(content["schema"] | {"components": DESCRIPTION["components"]}, content["example"])
+
+
+def test_every_field_and_every_parameter_says_what_it_means() -> None:
+    fields = {
+        f"{kind}.{name}": field
+        for kind, schema in DESCRIPTION["components"]["schemas"].items()
+        for name, field in schema.get("properties", {}).items()
+    }
+    parameters = {
+        f"{name} {parameter['name']}": parameter
+        for name, operation in OPERATIONS.items()
+        for parameter in operation.description.get("parameters", ())
+    }
+
+    assert [name for name, told in (fields | parameters).items() if not told.get("description")] == []
+
+
+def test_no_meaning_is_told_of_a_field_that_there_is_not() -> None:
+    schemas = DESCRIPTION["components"]["schemas"]
+    there = {name for schema in schemas.values() for name in schema.get("properties", {})}
+    there |= {f"{kind}.{name}" for kind, schema in schemas.items() for name in schema.get("properties", {})}
+
+    assert sorted(FIELDS.keys() - there) == []
+
+
+def test_an_operations_summary_is_its_name_in_words() -> None:
+    assert OPERATIONS["request_cancellation"].description["summary"] == "Request cancellation"
+    assert OPERATIONS["list_job_events"].description["summary"] == "List job events"
 
 
 @pytest.fixture
