@@ -84,6 +84,9 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
     unknown = sorted(set(request.query_params) - set(_FILTERS))
     if unknown:
         raise BadInput(f"{unknown[0]}: there is no such filter; allowed are {', '.join(_FILTERS)}", field=unknown[0])
+    for name in _FILTERS:
+        if len(request.query_params.getall(name, ())) > 1:  # which of them counts?
+            raise BadInput(f"{name}: it is given more than once; give it once", field=name)
 
 
 @operation("POST", "/jobs", "submit_job", Permission.JOBS_WRITE, may_answer=frozenset({404, 409, 422}), creates=True)

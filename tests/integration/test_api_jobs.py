@@ -380,6 +380,8 @@ async def test_pages_one_after_another_hold_every_job_once(api: Api) -> None:
         ("state=asleep", "state"),
         ("order_by=size", "order_by"),
         ("colour=red", "colour"),
+        ("state=pending&state=running", "state"),
+        ("offset=0&offset=0", "offset"),
     ],
 )
 async def test_a_filter_out_of_its_range_is_refused_by_name(api: Api, query: str, field: str) -> None:
