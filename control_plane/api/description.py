@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
-from control_plane.api.docs import Page
+from control_plane.api.docs import Description, Page
 from control_plane.api.examples import examples_of
 from control_plane.api.fields import describe_fields
 from control_plane.api.problems import Problem
@@ -24,7 +24,7 @@ CONFIG = OpenAPIConfig(
     version=version("countermand"),
     description="Cancel running data jobs, and know that they stopped.",
     path="/docs",
-    render_plugins=[Page()],
+    render_plugins=[Page(), Description()],
     use_handler_docstrings=True,
     security=[{"bearer": []}],
     components=Components(

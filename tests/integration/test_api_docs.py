@@ -1,6 +1,7 @@
 """The page for people: it is there, and asks nobody else for anything."""
 
 import re
+from urllib.parse import urljoin
 
 import httpx
 import jsonschema_rs  # schemathesis brings it
@@ -67,15 +68,26 @@ def http() -> httpx.AsyncClient:
 
 
 @pytest.mark.anyio
-async def test_the_page_and_all_that_it_needs_come_from_this_server(http: httpx.AsyncClient) -> None:
-    page = await http.get("/docs")
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+async def test_the_page_and_all_that_it_needs_come_from_this_server(http: httpx.AsyncClient, path: str) -> None:
+    page = await http.get(path)
 
-    needed = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    answers = {path: await http.get(f"/{path}") for path in needed}
+    [base] = re.findall(r'<base href="([^"]+)">', page.text)
+    needed = re.findall(r'(?:src|href)="([^"]+)"', page.text.replace(f'<base href="{base}">', ""))
+    where = urljoin(f"http://countermand{path}", base)  # as a browser resolves them
+    answers = {path: await http.get(urljoin(where, path)) for path in needed}
     assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (200, "text/html")
     assert set(answers) >= {"openapi.json", "assets/swagger-ui/swagger-ui-bundle.js", "assets/docs.js"}
     assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(needed, 200)
-    assert not [path for path in needed if ":" in path or path.startswith("/")]  # nowhere else, also behind a prefix
+    # nowhere else, also behind a prefix
+    assert not [path for path in (base, *needed) if ":" in path or path.startswith("/")]
+
+
+@pytest.mark.anyio
+async def test_there_is_one_description_wherever_it_is_looked_for(http: httpx.AsyncClient) -> None:
+    below = await http.get("/docs/openapi.json")
+
+    assert below.json() == DESCRIPTION
 
 
 @pytest.mark.anyio
