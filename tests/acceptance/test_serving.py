@@ -1,12 +1,15 @@
 """``countermand serve`` and ``countermand tokens``: the API, as whoever has nothing but a URL and a token sees it."""
 
 import json
+import socket
 import threading
+from contextlib import suppress
 from uuid import UUID
 
 import httpx
 import pytest
 
+from control_plane.api.connections import Connection
 from control_plane.jobs import JobType
 from control_plane.tokens import Tokens
 from tests.acceptance.site import Site, Started, until
@@ -64,6 +67,15 @@ def test_a_server_that_is_told_to_end_lets_its_long_polls_go_and_exits_with_0(si
         waiting.join(30)
     assert code == 0
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"assignments": []})]
+
+
+def test_a_served_connection_does_not_wait_for_an_endless_head(sqlite_site: Site) -> None:
+    [started] = sqlite_site.serve().events("server_started")
+
+    with socket.create_connection(("127.0.0.1", started["port"]), timeout=20) as endless:
+        endless.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * (Connection.most_head_bytes + 1))
+        with suppress(ConnectionResetError):  # it did not read everything
+            assert endless.recv(1) == b""
 
 
 def test_an_address_that_is_taken_is_refused_in_a_sentence(sqlite_site: Site) -> None:

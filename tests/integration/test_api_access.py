@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from control_plane import schema
 from control_plane.api import callers
+from control_plane.errors import Unauthenticated
 from control_plane.jobs import FailureCause, Handle, Job, JobType
 from control_plane.planes import DataPlane
 from control_plane.store import Store
@@ -312,6 +313,18 @@ async def test_a_revocation_is_heard_as_soon_as_a_caller_is_forgotten(
     after = await bearer.get("/jobs")
 
     assert (before.status_code, after.status_code) == (200, 401)
+
+
+async def test_a_revocation_is_heard_within_a_second(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, loop = api.token(), asyncio.get_running_loop()
+    await api.desk.callers.find(text)
+    api.desk.tokens.revoke(UUID(text.split("_")[1]))
+    later = loop.time() + 1.0
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(loop, "time", lambda: later)
+        with pytest.raises(Unauthenticated):
+            await api.desk.callers.find(text)
 
 
 async def test_a_long_poll_ends_when_its_token_is_revoked(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
