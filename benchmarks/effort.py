@@ -14,6 +14,8 @@ class Effort(NamedTuple):
     ended_jobs_before: int  #: in the smaller one
     claims: int  #: of each table, a round
     idle_seconds: float
+    idle_planes_seconds: float
+    idle_planes_requests: int  #: a round
     api_requests: int  #: half of them at full speed, half at half of it
     prefect_runs: int  #: flow runs that are moved to Cancelling, a round
     listed_jobs: int  #: ended, of all companies together
@@ -31,6 +33,8 @@ FULL = Effort(
     ended_jobs_before=1_000,
     claims=40,
     idle_seconds=30,
+    idle_planes_seconds=60,
+    idle_planes_requests=1_000,
     api_requests=16_000,
     prefect_runs=500,
     listed_jobs=1_000_000,
@@ -48,6 +52,8 @@ QUICK = Effort(
     ended_jobs_before=1_000,
     claims=20,
     idle_seconds=3,
+    idle_planes_seconds=10,
+    idle_planes_requests=200,
     api_requests=4_000,
     prefect_runs=200,
     listed_jobs=50_000,

@@ -49,6 +49,16 @@ PROMISES = (
         ("snowflake_overhead",),
         lambda by: by["snowflake_overhead"].value <= 1.5,
     ),
+    Promise(
+        "1,000 idle planes' long polls ≤ 1 core-second a minute",
+        ("planes_idle",),
+        lambda by: by["planes_idle"].value <= 1,
+    ),
+    Promise(
+        "request to claimed on one of 1,000 planes p99 ≤ 100 ms",
+        ("planes_claim_p99",),
+        lambda by: by["planes_claim_p99"].value <= 100,
+    ),
     Promise("idle ≤ 0.5 % of a core", ("idle_cpu",), lambda by: by["idle_cpu"].value <= 0.5),
 )
 

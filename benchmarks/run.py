@@ -21,6 +21,7 @@ from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.floor import Floor
 from benchmarks.ground import Ground
 from benchmarks.idle import Idle
+from benchmarks.idle_planes import IdlePlanes
 from benchmarks.on_snowflake import SnowflakeCancel, SnowflakeStorm
 from benchmarks.prefect import Prefect
 from benchmarks.promises import verdicts
@@ -36,6 +37,7 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "wakeup": Wakeup,
     "claim_growth": ClaimGrowth,
     "idle": Idle,
+    "idle_planes": IdlePlanes,
     "request_floor": RequestFloor,
     "api_request": ApiRequest,
     "peer_prefect": Prefect,

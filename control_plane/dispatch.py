@@ -107,6 +107,12 @@ class Dispatch:
         self.postpone([_unreadable(row) for row in claimed if read[row["job_id"]] is None])
         return [assignment for assignment in read.values() if assignment is not None]
 
+    def due(self, data_plane_ids: Sequence[UUID]) -> dict[UUID, bool]:
+        """Those of the planes that have unsettled cancellations, and whether one of them can be claimed now."""
+        wanted = [{"data_plane_id": plane} for plane in data_plane_ids]
+        found = self._store.perform(statements.select_open(), wanted) if wanted else ()
+        return {row["data_plane_id"]: row["next_round_at"] <= row["moment"] for row in found}
+
     def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:
         """Keep leases; answers those still held, with what is known now of their closure."""
         kept = self._store.perform(statements.extend(), _by_id(holds), lease_seconds=lease_seconds)
@@ -313,6 +319,12 @@ class Dispatch:
             **_starting(executor, incarnation, epoch),
         )
         return [_claim(row) for row in started]
+
+    def pending(self, data_plane_ids: Sequence[UUID]) -> set[tuple[UUID, JobType]]:
+        """Which types of jobs wait to be started, on which of the planes."""
+        wanted = [{"data_plane_id": plane} for plane in data_plane_ids]
+        found = self._store.perform(statements.select_pending(), wanted) if wanted else ()
+        return {(row["data_plane_id"], JobType(row["type"])) for row in found}
 
     def start_one(self, job: Job, executor: Executor, *, incarnation: str, epoch: UUID | None = None) -> Claim | None:
         """Start one given job, as :meth:`start` does; None for one that was started before, or has ended well.

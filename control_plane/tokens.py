@@ -139,6 +139,15 @@ class Tokens:
                 self._store.perform(statements.note_use(), unnoted)
         return callers
 
+    def ended(self, token_ids: Sequence[UUID], used: Sequence[UUID]) -> set[UUID]:
+        """Those of the tokens that are valid no more; that the *used* ones were used is noted, once a minute."""
+        if used:
+            with suppress(StoreUnavailable):
+                self._store.perform(statements.note_use(), [{"token_id": token_id} for token_id in sorted(used)])
+        wanted = [{"token_id": token_id} for token_id in token_ids]
+        found = self._store.perform(statements.select_ended_tokens(), wanted) if wanted else ()
+        return {row["token_id"] for row in found}
+
 
 def _check(new: NewToken) -> None:
     if not new.name.strip():

@@ -46,7 +46,7 @@ def build_api(
     @asynccontextmanager
     async def living(_app: Litestar) -> AsyncIterator[None]:
         try:
-            async with desk.wakeups.listening(open_listener):
+            async with desk.wakeups.listening(open_listener), desk.looking():
                 yield
         finally:
             desk.close()

@@ -1,17 +1,19 @@
 """What the API's handlers work with: the store, by way of threads, and the news of planes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
+import structlog
 from litestar.di import NamedDependency
 
 from control_plane.api.callers import Callers
 from control_plane.api.together import Together
-from control_plane.api.wakeups import Wakeups
+from control_plane.api.wakeups import Wakeups, Work
 from control_plane.dispatch import Dispatch
 from control_plane.errors import BadInput, CountermandError, StoreUnavailable
 from control_plane.intake import CancellationRequest, Intake, no_plane
@@ -23,8 +25,11 @@ from control_plane.presence import Beat, Presences
 from control_plane.store import Store
 from control_plane.tokens import Caller, Tokens
 
+log = structlog.get_logger()
+
 Answer = TypeVar("Answer")
 
+LOOK_AGAIN_SECONDS = 1.0  #: a request that nobody told of is found after so long
 THREADS = 8  #: as many calls reach the store at a time; the rest waits its turn
 
 
@@ -70,6 +75,35 @@ class Desk:
     async def beat(self, beat: Beat) -> DataPlane:
         """Note a heartbeat, together with those of the same moment, and answer the plane as its owner sees it."""
         return await self._beats.ask(beat)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """Look once a second for everybody who waits, and whether they may."""
+        task = asyncio.create_task(self._look_each_second())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _look_each_second(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            try:
+                await self.look_for_all()
+            except CountermandError:
+                log.debug("look_missed", exc_info=True)  # whoever asks is told, and the listener has said so
+            except Exception:
+                log.exception("look_failed")
+
+    async def look_for_all(self) -> None:
+        """One look for every long poll: a few statements, however many there are."""
+        await self.wakeups.look_for_all(partial(self.call, self._find_work))
+        await self.callers.look_through(partial(self.call, self.tokens.ended))
+
+    def _find_work(self, of_cancellers: Sequence[UUID], of_executors: Sequence[UUID]) -> Work:
+        return Work(self.dispatch.due(of_cancellers), self.dispatch.pending(of_executors))
 
     async def check_ready(self) -> None:
         """Raise StoreUnavailable or NotMigrated unless the database is there and migrated."""

@@ -16,6 +16,7 @@ from control_plane.api.auth import caller_of, check_bound, check_still_valid
 from control_plane.api.desk import Desk, GivenDesk
 from control_plane.api.operations import operation
 from control_plane.api.planes import PlaneId
+from control_plane.api.wakeups import Wish
 from control_plane.checks import check_kept
 from control_plane.errors import BadInput, Refused
 from control_plane.jobs import Process
@@ -126,7 +127,10 @@ async def claim_cancellations(
             lease=data.lease,
         )
 
-    return Assignments(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, _until_gone(request)))
+    nothing: list[Assignment] = []
+    wish, gone = Wish(cancellations=True), _until_gone(request)
+    found = await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing)
+    return Assignments(found)
 
 
 @_operation("/cancellations/extend", "extend_leases")
@@ -234,7 +238,10 @@ async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneI
             epoch=data.epoch,
         )
 
-    return Claims(await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, _until_gone(request)))
+    nothing: list[Claim] = []
+    wish, gone = Wish(jobs=frozenset(data.types)), _until_gone(request)
+    found = await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing)
+    return Claims(found)
 
 
 @_operation("/jobs/attend", "attend_jobs")
@@ -252,7 +259,10 @@ async def attend(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, d
         return Attendance(renewed, sorted(data.held.keys() - set(renewed)))
 
     wait = min(data.wait_seconds, plane.permit_seconds / 8)
-    return await desk.wakeups.poll(data_plane_id, wait, look, lambda answer: bool(answer.closing), _until_gone(request))
+    nobody, gone = Attendance([], []), _until_gone(request)
+    return await desk.wakeups.poll(
+        data_plane_id, wait, look, lambda answer: bool(answer.closing), gone, wish=Wish(), nothing=nobody
+    )
 
 
 @_operation("/jobs/handles", "record_handles")

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
+from control_plane.lifecycle import JobState
 from control_plane.planes import SILENT_AFTER_SECONDS
 from control_plane.schema import Document, Uuid, cancellations, data_planes, jobs, workers
 from control_plane.statements.chains import Chain
@@ -127,6 +128,37 @@ def select_waiting() -> Select[Any]:
         .where(*_waiting_on("data_plane_id"))
         .order_by(cancellations.c.requested_at, cancellations.c.job_id)
         .limit(literal_column(str(MOST_WAITING), Integer))
+    )
+
+
+@lru_cache
+def select_open() -> Select[Any]:
+    """Those of the planes in ``:rows`` that have unsettled cancellations, and *next_round_at*, when the first is due.
+
+    One probe of the partial index for each plane, however many cancellations it has.
+    """
+    wanted = rows(data_plane_id=Uuid)
+    first = (
+        select(cancellations.c.next_round_at)
+        .where(cancellations.c.data_plane_id == wanted.c.data_plane_id, cancellations.c.settled_at.is_(None))
+        .order_by(cancellations.c.next_round_at)
+        .limit(literal_column("1", Integer))
+        .scalar_subquery()
+    )
+    found = select(wanted.c.data_plane_id, first.label("next_round_at")).cte("first_of_plane")
+    return select(found, now().label("moment")).where(found.c.next_round_at.is_not(None))
+
+
+@lru_cache
+def select_pending() -> Select[Any]:
+    """Which types of jobs wait to be started on which of the planes in ``:rows``."""
+    pending = literal_column(
+        f"'{JobState.PENDING.value}'", Text
+    )  # as text: a bound value would not match the partial index
+    return (
+        select(jobs.c.data_plane_id, jobs.c.type)
+        .distinct()
+        .where(among(jobs.c.data_plane_id, select(rows(data_plane_id=Uuid).c.data_plane_id)), jobs.c.state == pending)
     )
 
 

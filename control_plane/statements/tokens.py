@@ -13,6 +13,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    exists,
     func,
     insert,
     or_,
@@ -71,6 +72,18 @@ def select_valid_tokens() -> Select[Any]:
         tokens.c.revoked_at.is_(None),
         or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now()),
     )
+
+
+@lru_cache
+def select_ended_tokens() -> Select[Any]:
+    """Those of ``:rows`` that are revoked or expired, or are not there."""
+    wanted = rows(token_id=Uuid)
+    valid = exists().where(
+        tokens.c.token_id == wanted.c.token_id,
+        tokens.c.revoked_at.is_(None),
+        or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now()),
+    )
+    return select(wanted.c.token_id).where(~valid)
 
 
 @lru_cache

@@ -106,8 +106,12 @@ class Api:
     async def until_waiting(self, plane: DataPlane) -> None:
         """Come back once a long poll of the plane has looked, has found nothing, and waits for news."""
         async with asyncio.timeout(ALLOWED_SECONDS):
-            while not any(event._waiters for event in self.desk.wakeups._waiting.get(plane.data_plane_id, ())):
+            while not any(poll.woken._waiters for poll in self._polls(plane)):
                 await checkpoint()
+
+    def _polls(self, plane: DataPlane) -> Iterable[Any]:
+        known = self.desk.wakeups._planes.get(plane.data_plane_id)
+        return known.polls if known else ()
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from control_plane.api import wakeups
 from control_plane.api.app import build_api
 from control_plane.jobs import FailureCause, Handle, JobType
 from control_plane.notify import Listener
@@ -43,12 +42,6 @@ def anyio_backend() -> str:
 async def api(given: Given) -> AsyncIterator[Api]:
     async with served(given) as api:
         yield api
-
-
-@pytest.fixture
-def only_by_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long polls do not look again by themselves, so that what wakes them is news."""
-    monkeypatch.setattr(wakeups, "LOOK_AGAIN_SECONDS", 3_600.0)
 
 
 class Plane:
@@ -290,7 +283,7 @@ async def test_an_extended_lease_is_not_claimed_by_another(api: Api) -> None:
 # --- long polls ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_waiting_executor_is_given_a_job_as_soon_as_it_is_submitted(api: Api, only_by_news: None) -> None:
+async def test_a_waiting_executor_is_given_a_job_as_soon_as_it_is_submitted(api: Api) -> None:
     plane = Plane(api)
     waiting = asyncio.create_task(plane.claim_jobs(wait_seconds=LONG))
     await api.until_waiting(plane.plane)
@@ -302,7 +295,7 @@ async def test_a_waiting_executor_is_given_a_job_as_soon_as_it_is_submitted(api:
 
 
 async def test_a_waiting_canceller_is_given_a_cancellation_as_soon_as_it_is_asked_for(
-    api: Api, only_by_news: None
+    api: Api,
 ) -> None:
     plane, claim = Plane(api), api.given.running()
     waiting = asyncio.create_task(plane.claim_cancellations(wait_seconds=LONG))
@@ -314,7 +307,7 @@ async def test_a_waiting_canceller_is_given_a_cancellation_as_soon_as_it_is_aske
     assert [assignment["work"]["job_id"] for assignment in assignments] == [str(claim.job_id)]
 
 
-async def test_an_attending_executor_is_told_at_once_what_to_close(api: Api, only_by_news: None) -> None:
+async def test_an_attending_executor_is_told_at_once_what_to_close(api: Api) -> None:
     patient = api.given.new_plane(permit_seconds=8 * LONG)
     api.register(EXECUTOR, patient)
     claim, plane = api.given.running(plane=patient), Plane(api, patient)
@@ -326,7 +319,7 @@ async def test_an_attending_executor_is_told_at_once_what_to_close(api: Api, onl
     assert await soon(waiting) == {"renewed": [], "closing": [str(claim.job_id)]}
 
 
-async def test_attending_waits_for_an_eighth_of_the_permit_at_most(api: Api, only_by_news: None) -> None:
+async def test_attending_waits_for_an_eighth_of_the_permit_at_most(api: Api) -> None:
     hasty = api.given.new_plane(permit_seconds=0.4)
     claim, plane = api.given.running(plane=hasty), Plane(api, hasty)
 
@@ -336,7 +329,7 @@ async def test_attending_waits_for_an_eighth_of_the_permit_at_most(api: Api, onl
 
 
 async def test_a_postponed_cancellation_is_worked_at_once_when_its_executor_closes(
-    api: Api, only_by_news: None
+    api: Api,
 ) -> None:
     held, plane = api.given.leased(), Plane(api)
     await plane.ask("/cancellations/postpone", postponements=[api.given.postponement(held, delay_seconds=600)])
@@ -349,7 +342,7 @@ async def test_a_postponed_cancellation_is_worked_at_once_when_its_executor_clos
     assert [assignment["closure"] for assignment in await soon(waiting)] == ["executor_closed"]
 
 
-async def test_a_poll_whose_client_has_gone_claims_nothing_any_more(api: Api, only_by_news: None) -> None:
+async def test_a_poll_whose_client_has_gone_claims_nothing_any_more(api: Api) -> None:
     plane, claim, gone = Plane(api), api.given.running(), asyncio.Event()
     waiting = asyncio.create_task(ask_until(gone, api, plane, "/cancellations/claim", worker="w", limit=1))
     await api.until_waiting(plane.plane)
@@ -385,7 +378,7 @@ async def ask_until(gone: asyncio.Event, api: Api, plane: Plane, rest: str, **fi
 
 
 async def test_news_of_another_plane_wakes_nobody_here_and_a_stopping_server_lets_everybody_go(
-    api: Api, only_by_news: None
+    api: Api,
 ) -> None:
     plane, other = Plane(api), api.given.new_plane()
     waiting = asyncio.create_task(plane.claim_jobs(wait_seconds=LONG))
@@ -399,9 +392,7 @@ async def test_news_of_another_plane_wakes_nobody_here_and_a_stopping_server_let
     assert await soon(waiting) == []
 
 
-async def test_a_long_poll_hears_of_what_another_server_took_in(
-    postgres_url: str, clock: Any, only_by_news: None
-) -> None:
+async def test_a_long_poll_hears_of_what_another_server_took_in(postgres_url: str, clock: Any) -> None:
     """Two servers on one Postgres: one is asked, the other tells who waits there."""
     store, listens = Store(postgres_url, clock=clock), threading.Event()
     given = Given(store, clock)
