@@ -102,8 +102,9 @@ class SnowflakeEngine:
         run = self._book.add(claim)
         try:
             planned = await self._plan(run)
-            run.session = await self._shut_out.outlast(partial(self._open_session, run, planned))
-            return self._started(run, planned, await self._submit(run, run.session, planned, permit_left))
+            run.session = session = await self._shut_out.outlast(partial(self._sign_in_for, run, planned))
+            await self._shut_out.outlast(partial(self._open, run, session))
+            return self._started(run, planned, await self._submit(run, session, planned, permit_left))
         finally:
             if run.handle is None and not run.unresolved:
                 self._book.note_end(run)
@@ -183,13 +184,13 @@ class SnowflakeEngine:
         except BadInput as error:
             raise NotStarted(error.message, **run.known(), field=error.field) from error
 
-    async def _open_session(self, run: Run, planned: Plan) -> JobSession:
+    async def _sign_in_for(self, run: Run, planned: Plan) -> JobSession:
         """Raises LineError to be tried again, and NotStarted for what somebody has to mend."""
         run.refuse_closed()
         try:
             if planned.output is not None:
                 await self._outputs.prepare()
-            session = await JobSession.open(
+            return await JobSession.signed_in(
                 self._account,
                 self._sign_in,
                 run.claim.tag,
@@ -200,11 +201,20 @@ class SnowflakeEngine:
             if _is_silent(error):
                 raise
             raise NotStarted(error.message, **run.known(error.code)) from error
+
+    async def _open(self, run: Run, session: JobSession) -> None:
+        """The same. A session that was lost is not replaced: whoever ended it may have closed the job by that."""
+        run.refuse_closed()
+        try:
+            await session.open()
+        except LineError as error:
+            if _is_silent(error) and not session.is_lost(error):
+                raise
+            raise NotStarted(error.message, **run.known(error.code)) from error
         if session.incarnation != self.incarnation:
-            await session.sign_out()
+            await self._sign_out(run)
             message = f"{self._account.account} is now {session.incarnation}, and was {self.incarnation}"
             raise NotStarted(message, **run.known())
-        return session
 
     async def _submit(self, run: Run, session: JobSession, planned: Plan, permit_left: Callable[[], float]) -> str:
         run.refuse_closed()

@@ -13,8 +13,10 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
 from adapters.snowflake.account import Account, SignIn, TokenKind
+from adapters.snowflake.adapter import SnowflakeAdapter
 from control_plane.jobs import Handle
 from control_plane.work import Claim
+from tests.narrative import PLANE
 from tests.snowflake import ENDLESS, UNDER_WAY, SnowflakeDouble, until
 from workers.engines.base import Ending
 from workers.engines.snowflake import SnowflakeEngine
@@ -57,6 +59,18 @@ def signs_in(double: SnowflakeDouble, user: str) -> SignIn:
     token = secrets.token_urlsafe(16)
     double.issue_oauth_token(user, token)
     return SignIn(user=user, token=SecretStr(token), token_kind=TokenKind.OAUTH)
+
+
+def adapter_of(double: SnowflakeDouble, user: str = "CANCELLER", **options: Any) -> SnowflakeAdapter:
+    """A worker's adapter, signed in as the user."""
+    return SnowflakeAdapter(
+        double.account(warehouse=WAREHOUSE),
+        double.sign_in(user),
+        installation="tests",
+        data_plane_id=PLANE,
+        timeout_seconds=1.0,
+        **options,
+    )
 
 
 class BoundedEngine(SnowflakeEngine):

@@ -16,6 +16,7 @@ from control_plane.errors import BadInput
 from control_plane.jobs import Handle, Rung, Waiting
 from control_plane.planes import Tracking
 from tests.contract.snowflake import SnowflakePlane
+from tests.integration.snowflake.given import adapter_of
 from tests.narrative import PLANE
 from tests.snowflake import SnowflakeAccount, SnowflakeDouble, until
 
@@ -30,17 +31,6 @@ async def plane(snowflake: SnowflakeAccount) -> AsyncIterator[SnowflakePlane]:
         made = SnowflakePlane(snowflake, sessions)
         yield made
         await made.aclose()
-
-
-def adapter_of(double: SnowflakeDouble, user: str = "CANCELLER", **options: Any) -> SnowflakeAdapter:
-    return SnowflakeAdapter(
-        double.account(warehouse="COMPUTE_WH"),
-        double.sign_in(user),
-        installation="tests",
-        data_plane_id=PLANE,
-        timeout_seconds=1.0,
-        **options,
-    )
 
 
 # --- the check

@@ -1,6 +1,7 @@
 """The executor's engine in Snowflake: what is run and published, and that nothing runs on unknown to anybody."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from itertools import permutations
@@ -16,10 +17,11 @@ from adapters.snowflake.account import Account, SignIn
 from control_plane.errors import BadInput, Conflict, EngineUnavailable
 from control_plane.inputs import check_result
 from control_plane.jobs import Handle, JobType, Purpose, with_purpose
-from control_plane.work import Claim, Publication
-from tests.integration.snowflake.given import cancel, history, opened, rows
+from control_plane.work import Claim, Publication, Work
+from tests.integration.snowflake.given import adapter_of, cancel, history, opened, rows
 from tests.narrative import claim_of, until, view_of
 from tests.snowflake import ENDLESS, SnowflakeDouble
+from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
 from workers.engines.snowflake import SnowflakeEngine
 
@@ -79,6 +81,17 @@ async def published(engine: SnowflakeEngine, claim: Claim, number: int) -> froze
 
 def shown(executor: SnowflakeConnection, engine: SnowflakeEngine, dataset_id: int = 6404) -> list[Any]:
     return rows(executor, f"SELECT N FROM {engine._outputs.readers(dataset_id)} ORDER BY N")
+
+
+def sessions_of(canceller: SnowflakeConnection, claim: Claim) -> set[int]:
+    """In which the job's run, and what opened a session for it, are told to have been."""
+    found = rows(
+        canceller,
+        "SELECT SESSION_ID FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY()) WHERE QUERY_TAG IN (?, ?)",
+        claim.tag,
+        with_purpose(claim.tag, Purpose.SESSION),
+    )
+    return {session for (session,) in found}
 
 
 # --- what jobs answer and write
@@ -186,14 +199,8 @@ async def test_the_run_carries_its_tag_and_what_opened_its_session_another(
 
     assert handle == Handle("snowflake", "LOCAL.COUNTERMAND", handle.run_id)
     assert history(canceller, claim.tag) == [(handle.run_id, "SUCCESS")]
-    found = rows(
-        canceller,
-        "SELECT QUERY_TAG, SESSION_ID FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY()) WHERE QUERY_TAG IN (?, ?)",
-        claim.tag,
-        with_purpose(claim.tag, Purpose.SESSION),
-    )
-    assert len(found) == 2
-    assert len({session for _, session in found}) == 1
+    assert history(canceller, with_purpose(claim.tag, Purpose.SESSION)) != []
+    assert len(sessions_of(canceller, claim)) == 1
 
 
 async def test_a_session_elsewhere_than_the_engine_is_not_used(
@@ -286,6 +293,46 @@ async def test_letting_go_of_the_engine_stops_what_it_runs(ours: Account, who: S
 
     assert double.state()["active"] == []
     assert double.state()["sessions"] == before
+
+
+async def test_a_job_whose_session_was_ended_while_it_was_being_opened_does_not_start_in_another(
+    ours: Account, who: SignIn, double: SnowflakeDouble, canceller: SnowflakeConnection
+) -> None:
+    """What ends the job's session closes the job: it never has a second one, so that nothing of it can start."""
+    lost, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def pause(_seconds: float) -> None:
+        lost.set()
+        await goes_on.wait()
+
+    async with (
+        opened(ours, who, clock=Clock(pause=pause)) as engine,
+        contextlib.aclosing(adapter_of(double, "EXECUTOR")) as adapter,
+    ):
+        claim = forecast_of(ENDLESS)
+        double.switch(cut_answers={"statement": 1})
+        starting = asyncio.create_task(engine.start(claim, plenty))
+        await lost.wait()
+
+        closed = await adapter.close([Work(claim.job_id, claim.tag, incarnation=double.incarnation)])
+        goes_on.set()
+
+        assert closed == {claim.job_id}
+        with pytest.raises(NotStarted):
+            await starting
+    assert history(canceller, claim.tag) == []
+
+
+async def test_a_session_whose_opening_was_not_answered_is_opened_once_more_and_is_the_same(
+    engine: SnowflakeEngine, double: SnowflakeDouble, canceller: SnowflakeConnection
+) -> None:
+    claim = forecast_of(THREE)
+    double.switch(cut_answers={"statement": 1})
+
+    ending = await run_to_end(engine, claim)
+
+    assert ending.status is RunStatus.SUCCEEDED
+    assert len(sessions_of(canceller, claim)) == 1
 
 
 # --- submissions
