@@ -16,7 +16,7 @@ from adapters.registry import Surroundings
 from adapters.snowflake.account import Account, SignIn
 from adapters.snowflake.canary import Canary
 from adapters.snowflake.history import Entry, History, Reading
-from adapters.snowflake.line import Identity, Line, LineError, literal
+from adapters.snowflake.line import NO_WAREHOUSE, Identity, Line, LineError, literal
 from adapters.snowflake.listings import (
     ENGINE,
     active_listing,
@@ -33,12 +33,21 @@ from adapters.snowflake.listings import (
     tracked_listing,
 )
 from adapters.snowflake.outputs import Outputs
-from adapters.snowflake.sessions import end_sessions
+from adapters.snowflake.sessions import cancel_all_in, end_sessions
 from adapters.snowflake.words import ABORTING, Fate, found_running
 from control_plane.errors import BadInput
 from control_plane.jobs import Handle, Purpose, Rung, Waiting, with_purpose
 from control_plane.work import Publication, Work
 
+LADDER = (Rung.ASK, Rung.INSIST, Rung.FORCE)
+#: What one rung was answered outweighs what stands before it and another rung was answered.
+TELLING = (
+    StopAnswer.UNREACHABLE,
+    StopAnswer.ALREADY_ENDED,
+    StopAnswer.NOT_PERMITTED,
+    StopAnswer.ACCEPTED,
+    StopAnswer.UNSUPPORTED,
+)
 CANCELS_AT_ONCE = 250  #: in one statement
 OPTIONS = ("account", "sign_in", "executor_user", "canary")
 
@@ -65,14 +74,15 @@ class SnowflakeAdapter:
         canary: SignIn | None = None,
     ) -> None:
         plane = f"{installation}:{data_plane_id}"
-        self._user = (executor_user or sign_in.user).upper()
+        self._executor_user = executor_user and executor_user.upper()
         self._line = Line(account, sign_in, timeout_seconds=timeout_seconds, tag=f"countermand-worker:{plane}")
-        self._history = History(self._line, prefix=f"countermand:{plane}:")
+        self._warehouse = account.warehouse
+        self._history = History(self._line, prefix=f"countermand:{plane}:", warehouse=account.warehouse)
         self._writing = Line(
             account, sign_in, timeout_seconds=timeout_seconds, tag=f"countermand-worker:{plane}", with_warehouse=True
         )
         self._outputs = Outputs(self._writing, account.database)
-        as_executor = canary or (sign_in if self._user == sign_in.user.upper() else None)
+        as_executor = canary or (sign_in if self._executor_user in (None, sign_in.user.upper()) else None)
         self._canary = Canary(account, as_executor, tag=f"countermand:{plane}:canary", timeout_seconds=timeout_seconds)
 
     # --- finding
@@ -93,7 +103,12 @@ class SnowflakeAdapter:
             self._list_own([work for work in left if work.tracked is None], fates, here),
             self._list_tracked([work for work in left if work.tracked is not None], fates, here),
         )
+        await self._line.still_in(here.incarnation)
         return elsewhere | owned | tracked
+
+    def _user(self, here: Identity) -> str:
+        """Whose queries the plane's jobs are; a name of one's own may be written otherwise than it was signed in by."""
+        return self._executor_user or here.user
 
     async def _list_own(self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity) -> dict[UUID, Listing]:
         """Where the recorded query is known to be active, nothing else has to be known yet: the history can wait."""
@@ -103,7 +118,7 @@ class SnowflakeAdapter:
         if not unclear:
             return active
         reading = await self._history.of_user(
-            self._user, tags={work.tag for work in unclear}, query_ids=named(unclear), since=since(unclear)
+            self._user(here), tags={work.tag for work in unclear}, query_ids=named(unclear), since=since(unclear)
         )
         listed = {entry.query_id for entry in reading.entries}
         more = {**fates, **await self._line.fates(listed - fates.keys())}
@@ -112,13 +127,13 @@ class SnowflakeAdapter:
 
     def _incomplete(self, reading: Reading, here: Identity) -> Trouble | None:
         """Why this reading may lack a query of the executor's: then absence is no evidence."""
+        user = self._user(here)
         if reading.truncated:
-            detail = f"the history of {self._user} has more queries than one reading gives; the rest was not seen"
+            detail = f"the history of {user} has more queries than one reading gives; the rest was not seen"
             return Trouble(Waiting.HANDLE_UNKNOWN, detail)
-        if self._user != here.user.upper() and reading.ours == 0:
-            detail = (
-                f"{here.user} is shown no query that {self._user} ran as an executor; may it monitor the warehouse?"
-            )
+        if user != here.user and reading.ours == 0:
+            where = f"the warehouse {self._warehouse}" if self._warehouse else "the warehouse"
+            detail = f"{here.user} is shown no query that {user} ran as an executor there; may it monitor {where}?"
             return Trouble(Waiting.NOT_PERMITTED, detail)
         return None
 
@@ -134,18 +149,18 @@ class SnowflakeAdapter:
         here = await self._line.identity()
         asked = [run for run in runs if run.handle.incarnation == here.incarnation and query_id_of(run.handle)]
         ids = {run.handle.run_id for run in asked}
-        fates, entries = await asyncio.gather(self._line.fates(ids), self._entries(asked))
+        fates, entries = await asyncio.gather(self._line.fates(ids), self._entries(asked, here))
         return {
             run.handle: seen_again(run, fates[run.handle.run_id], entries.get(run.handle.run_id))
             for run in asked
             if run.handle.run_id in fates
         }
 
-    async def _entries(self, runs: Sequence[Run]) -> Mapping[str, Entry]:
+    async def _entries(self, runs: Sequence[Run], here: Identity) -> Mapping[str, Entry]:
         own = {run.handle.run_id for run in runs if run.owner is None}
         others = {run.handle.run_id for run in runs if run.owner is not None}
         readings = (
-            await self._history.of_user(self._user, query_ids=own) if own else Reading(),
+            await self._history.of_user(self._user(here), query_ids=own) if own else Reading(),
             await self._history.of_anybody(others) if others else Reading(),
         )
         return {entry.query_id: entry for reading in readings for entry in reading.entries}
@@ -154,8 +169,9 @@ class SnowflakeAdapter:
         """Every active ``run`` of the plane's jobs."""
         try:
             here = await self._line.identity()
-            reading = await self._history.open_of_user(self._user)
+            reading = await self._history.open_of_user(self._user(here))
             fates = await self._line.fates([entry.query_id for entry in reading.entries])
+            await self._line.still_in(here.incarnation)
         except LineError as error:
             return Listing(trouble=error.trouble)
         jobs = [(entry, job_id) for entry in reading.entries if (job_id := job_of(entry.tag)) is not None]
@@ -167,15 +183,22 @@ class SnowflakeAdapter:
     # --- stopping and closing
 
     async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
-        """Cancel, set-wise; abort requests; then everything in the job's own session, which a tracked query has not."""
+        """Cancel, set-wise; abort requests; then everything in the job's own session, which a tracked query has not.
+
+        A rung does what the lower ones do as well: nobody climbs down again, and what lied or failed may work by now.
+        """
         known = [run for run in runs if query_id_of(run.handle)]
+        answers: dict[Handle, StopAnswer] = {}
+        for each in LADDER[: LADDER.index(rung) + 1]:
+            answers = _together(answers, await self._stop(known, each))
+        return answers
+
+    async def _stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
         stops = {Rung.ASK: self._cancel, Rung.INSIST: self._abort, Rung.FORCE: self._end_sessions_of}
         try:
-            return await stops[rung](known)
+            return await stops[rung](runs)
         except LineError as error:
-            refused = error.trouble.waiting is Waiting.NOT_PERMITTED
-            answer = StopAnswer.NOT_PERMITTED if refused else StopAnswer.UNREACHABLE
-            return dict.fromkeys((run.handle for run in known), answer)
+            return dict.fromkeys((run.handle for run in runs), _answer_to(error))
 
     async def _cancel(self, runs: Sequence[Run]) -> Mapping[Handle, StopAnswer]:
         """One that is aborting was told before, and is told again only by a higher rung."""
@@ -186,12 +209,12 @@ class SnowflakeAdapter:
         return told | answers
 
     async def _cancel_together(self, handles: Sequence[Handle]) -> Mapping[Handle, StopAnswer]:
-        """In one statement, which fails as a whole where one of them may not be cancelled: then by halves."""
+        """In one statement, which fails as a whole where it fails for one of them: then by halves."""
         calls = ", ".join(f"SYSTEM$CANCEL_QUERY({literal(handle.run_id)})" for handle in handles)
         try:
             [row] = await self._line.tell(f"SELECT {calls}")
         except LineError as error:
-            if error.trouble.waiting is not Waiting.NOT_PERMITTED or len(handles) == 1:
+            if not _concerns_one(error) or len(handles) == 1:
                 raise
             return await self._cancel_apart(handles)
         return {handle: _answer_to_cancel(said) for handle, said in zip(handles, row, strict=True)}
@@ -203,9 +226,9 @@ class SnowflakeAdapter:
             try:
                 answers |= await self._cancel_together(part)
             except LineError as error:
-                if error.trouble.waiting is not Waiting.NOT_PERMITTED:
+                if not _concerns_one(error):
                     raise
-                answers |= dict.fromkeys(part, StopAnswer.NOT_PERMITTED)
+                answers |= dict.fromkeys(part, _answer_to(error))
         return answers
 
     async def _abort(self, runs: Sequence[Run]) -> Mapping[Handle, StopAnswer]:
@@ -217,10 +240,10 @@ class SnowflakeAdapter:
     async def _end_sessions_of(self, runs: Sequence[Run]) -> Mapping[Handle, StopAnswer]:
         own = {run.handle.run_id: run for run in runs if run.owner is None}
         answers = dict.fromkeys((run.handle for run in runs if run.owner is not None), StopAnswer.UNSUPPORTED)
-        reading = await self._history.of_user(self._user, query_ids=own) if own else Reading()
+        here = await self._line.identity()
+        reading = await self._history.of_user(self._user(here), query_ids=own) if own else Reading()
         sessions = {entry.session_id for entry in reading.entries if entry.tag == own[entry.query_id].tag}
-        for session_id in sorted(sessions):
-            await self._line.tell(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id:d})")
+        await cancel_all_in(self._line, sessions)
         await end_sessions(self._line, sessions)
         found = {entry.query_id for entry in reading.entries}
         return answers | {
@@ -240,12 +263,13 @@ class SnowflakeAdapter:
         here = await self._line.identity()
         ours = [work for work in works if mistaken(work, here) is None]
         tags = {tag for work in ours for tag in (work.tag, with_purpose(work.tag, Purpose.SESSION))}
-        tagged = (await self._history.of_user(self._user, tags=tags, since=since(ours))).tagged()
+        tagged = (await self._history.of_user(self._user(here), tags=tags, since=since(ours))).tagged()
         runs = {work.job_id: {entry.query_id for entry in tagged.get(work.tag, ())} | named([work]) for work in ours}
         fates = await self._line.fates({query_id for ids in runs.values() for query_id in ids})
         idle = [work for work in ours if all(has_ended(fates.get(query_id)) for query_id in runs[work.job_id])]
         sessions = {work.job_id: sessions_of(work, tagged) for work in idle}
         gone = await end_sessions(self._line, {session_id for ids in sessions.values() for session_id in ids})
+        await self._line.still_in(here.incarnation)  # another account knows none of these numbers
         return frozenset(job_id for job_id, ids in sessions.items() if ids and ids <= gone)
 
     # --- effects
@@ -272,7 +296,7 @@ class SnowflakeAdapter:
         began = monotonic()
         try:
             here = await self._line.identity()
-            detail = await self._canary.fly(self._line, self._history, as_user=here.user, of_user=self._user)
+            detail = await self._canary.fly(self._line, self._history, as_user=here.user, of_user=self._user(here))
         except LineError as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
         return Check(ok=True, detail=detail, seconds=monotonic() - began)
@@ -305,6 +329,23 @@ def for_plane(surroundings: Surroundings) -> SnowflakeAdapter:
 
 def _batches(handles: Sequence[Handle], size: int) -> Iterator[Sequence[Handle]]:
     return (handles[start : start + size] for start in range(0, len(handles), size))
+
+
+def _concerns_one(error: LineError) -> bool:
+    """Whether a statement that is about many may have failed for one of them."""
+    return error.trouble.waiting is not Waiting.PLANE_SILENT and error.code != NO_WAREHOUSE
+
+
+def _answer_to(error: LineError) -> StopAnswer:
+    return StopAnswer.NOT_PERMITTED if error.trouble.waiting is Waiting.NOT_PERMITTED else StopAnswer.UNREACHABLE
+
+
+def _together(lower: Mapping[Handle, StopAnswer], higher: Mapping[Handle, StopAnswer]) -> dict[Handle, StopAnswer]:
+    """What two rungs were answered, for each run what says more."""
+    return {
+        **lower,
+        **{handle: max(answer, lower.get(handle, answer), key=TELLING.index) for handle, answer in higher.items()},
+    }
 
 
 def _answer_to_cancel(said: object) -> StopAnswer:

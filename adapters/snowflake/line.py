@@ -29,6 +29,7 @@ SIGN_IN_REFUSED = frozenset({390100, 390101, 390144, 390189, 390303, 390318, 394
 NOT_ALLOWED = frozenset({2003, 3001, 3013})  #: 2003: "does not exist or not authorized"
 NO_WAREHOUSE = 606
 QUERY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+PLAIN_NAME = re.compile(r"[A-Z_][A-Z0-9_$]*")
 AT_ONCE = 100  #: status and abort calls under way together
 
 
@@ -74,6 +75,13 @@ class Line:
             [(region, account, user)] = await self.ask("SELECT CURRENT_REGION(), CURRENT_ACCOUNT(), CURRENT_USER()")
             self._identity = Identity(f"{region}.{account}", user)
         return self._identity
+
+    async def still_in(self, incarnation: str) -> None:
+        """Raise LineError where a session that was lost meanwhile was made anew in another account."""
+        here = await self.identity()
+        if here.incarnation != incarnation:
+            detail = f"{here.incarnation} answers where {incarnation} did a moment ago"
+            raise LineError(Waiting.PLANE_SILENT, detail)
 
     async def ask(self, sql: str, *, tag: str | None = None) -> list[Row]:
         """The rows that one statement answers."""
@@ -252,6 +260,11 @@ async def _abort(connection: aio.SnowflakeConnection, query_id: str) -> bool:
 def literal(text: str) -> str:
     """The text as SQL: Snowflake reads backslashes within quotes."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def user_name(user: str) -> str:
+    """The user's name as functions take it: within double quotes where it is not all capitals (documented)."""
+    return user if PLAIN_NAME.fullmatch(user) else '"' + user.replace('"', '""') + '"'
 
 
 def literals(texts: Sequence[str]) -> str:

@@ -4,11 +4,22 @@ import asyncio
 from collections.abc import Collection
 
 from adapters.snowflake.line import NOT_ALLOWED, Line, LineError
+from control_plane.jobs import Waiting
 
 #: "… not found": what is answered for a session that has ended. Unverified; where Snowflake answers otherwise, no
 #: session is ever taken as ended, and its job is closed by its executor or its permit.
 NOT_FOUND = 709
 _AT_ONCE = 8
+
+
+async def cancel_all_in(line: Line, session_ids: Collection[int]) -> None:
+    """Cancel whatever runs in these sessions; one that is no more, or may not be touched, keeps no other from it."""
+    for session_id in sorted(session_ids):
+        try:
+            await line.tell(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id:d})")
+        except LineError as error:
+            if error.trouble.waiting is Waiting.PLANE_SILENT:
+                raise
 
 
 async def end_sessions(line: Line, session_ids: Collection[int]) -> frozenset[int]:

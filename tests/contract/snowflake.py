@@ -93,6 +93,10 @@ class SnowflakePlane:
         self._sessions[work.job_id] = session
         return session
 
+    def close_session(self, work: Work) -> None:
+        """Sign the job's own session out."""
+        self._sessions[work.job_id].close()
+
     async def start(self, work: Work) -> None:
         self.snowflake.until_listed(self.submit(work, ENDLESS))
 

@@ -233,7 +233,7 @@ class SnowflakeEngine:
 
     async def _find_out(self, run: Run, session: JobSession, said: str) -> str | None:
         log.warning("submission_unanswered", error=said, session=session.number)
-        query_id = await self._inquest.find(session.number, run.claim.tag)
+        query_id = await self._inquest.find(session.number, session.incarnation, run.claim.tag)
         run.remark = f"its submission was not answered ({said}), so that its session was ended"
         log.info("submission_resolved", query_id=query_id)
         return query_id

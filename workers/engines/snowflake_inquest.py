@@ -24,18 +24,27 @@ class Inquest:
         self._line = line
         self._outage = outage
 
-    async def find(self, session: int, tag: str) -> str | None:
-        """End the session for good; the id of the query that was begun in it under the tag, if any was."""
-        while not await self._outage.outlast(partial(end_sessions, self._line, [session])):  # noqa: ASYNC110
+    async def find(self, session: int, incarnation: str, tag: str) -> str | None:
+        """End the session of this account for good; the id of the query that was begun in it under the tag, if any.
+
+        Another account, should one answer here by now, knows neither, and proves nothing.
+        """
+        while not await self._outage.outlast(partial(self._end, session, incarnation)):  # noqa: ASYNC110
             await asyncio.sleep(AGAIN_SECONDS)
         mark = with_purpose(tag, Purpose.CLEANUP)
         await self._outage.outlast(partial(self._line.ask, f"SELECT 'session {session:d} has ended'", tag=mark))
-        while not (found := await self._outage.outlast(partial(self._look, tag, mark))):  # noqa: ASYNC110  as above
+        while not (found := await self._outage.outlast(partial(self._look, incarnation, tag, mark))):  # noqa: ASYNC110
             await asyncio.sleep(AGAIN_SECONDS)
         return found.get(tag)
 
-    async def _look(self, tag: str, mark: str) -> dict[str, str]:
+    async def _end(self, session: int, incarnation: str) -> bool:
+        ended = await end_sessions(self._line, [session])
+        await self._line.still_in(incarnation)
+        return bool(ended)
+
+    async def _look(self, incarnation: str, tag: str, mark: str) -> dict[str, str]:
         """Query ids by tag, of these two."""
         user = (await self._line.identity()).user
         reading = await History(self._line, prefix=tag).of_user(user, tags=[tag, mark])
+        await self._line.still_in(incarnation)
         return {entry.tag: entry.query_id for entry in reading.entries}

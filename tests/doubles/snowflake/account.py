@@ -15,6 +15,11 @@ EVERYBODY = "PUBLIC"
 ADMINISTRATOR = "ACCOUNTADMIN"
 
 
+def meant(identifier: str) -> str:
+    """The name that is written so: in capitals, unless it stands in double quotes."""
+    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier.upper()
+
+
 class User(Struct):
     """Somebody who can sign in."""
 
@@ -85,6 +90,10 @@ class Account:
         if (user := self.users.get(name)) is None:
             raise does_not_exist("User", name)
         return user
+
+    def signing_in(self, login_name: str) -> User | None:
+        """Whoever signs in by this name, which is their own in any letters."""
+        return next((user for user in self.users.values() if user.name.upper() == login_name.upper()), None)
 
     def warehouse(self, name: str) -> Warehouse:
         """Raises SnowflakeError when there is none."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from tests.doubles.snowflake.account import Account, User
+from tests.doubles.snowflake.account import Account, User, meant
 from tests.doubles.snowflake.errors import insufficient_privileges, malformed
 from tests.doubles.snowflake.login import read_public_key
 from tests.doubles.snowflake.queries import Column, Table
@@ -16,7 +16,7 @@ from tests.doubles.snowflake.warehouses import Warehouse
 
 ADMINISTRATORS = frozenset({"ACCOUNTADMIN", "SECURITYADMIN", "SYSADMIN", "USERADMIN"})
 PROPERTY = re.compile(r"(\w+)\s*=\s*('(?:[^']|'')*'|[^\s,]+)")
-ONE = r'"?([\w$]+)"?'  #: an object's name
+ONE = r'("[^"]+"|[\w$]+)'  #: an object's name
 Rule = tuple[str, Callable[..., str | None]]
 
 
@@ -55,7 +55,7 @@ class Administration:
         """The answer, or None for a statement that is something else. Raises SnowflakeError without the privilege."""
         text = " ".join(sql.split()).rstrip("; ")
         if found := self._warehouse_rule.fullmatch(text):
-            return self._alter_warehouse(session, found[1].upper(), found[2])
+            return self._alter_warehouse(session, meant(found[1]), found[2])
         for pattern, perform in self._rules:
             if found := pattern.fullmatch(text):
                 self._demand_administrator(session)
@@ -68,33 +68,33 @@ class Administration:
 
     def _grant(self, privileges: str, kind: str, name: str, role: str) -> None:
         for privilege in _each(privileges):
-            self._account.grant(privilege, kind.upper(), name.upper().strip('"'), role.upper())
+            self._account.grant(privilege, kind.upper(), meant(name), meant(role))
 
     def _revoke(self, privileges: str, kind: str, name: str, role: str) -> None:
         for privilege in _each(privileges):
-            self._account.revoke(privilege, kind.upper(), name.upper().strip('"'), role.upper())
+            self._account.revoke(privilege, kind.upper(), meant(name), meant(role))
 
     def _grant_role(self, role: str, kind: str, name: str) -> None:
-        self._holders(kind, name).add(role.upper())
+        self._holders(kind, name).add(meant(role))
 
     def _revoke_role(self, role: str, kind: str, name: str) -> None:
-        self._holders(kind, name).discard(role.upper())
+        self._holders(kind, name).discard(meant(role))
 
     def _holders(self, kind: str, name: str) -> set[str]:
         if kind.upper() == "USER":
-            return self._account.user(name.upper()).roles
-        return self._account.roles.setdefault(name.upper(), set())
+            return self._account.user(meant(name)).roles
+        return self._account.roles.setdefault(meant(name), set())
 
     def _create_role(self, name: str) -> None:
-        self._account.roles.setdefault(name.upper(), set())
+        self._account.roles.setdefault(meant(name), set())
 
     def _create_user(self, name: str, given: str) -> None:
-        if name.upper() not in self._account.users:
-            self._account.add_user(User(name.upper()))
+        if meant(name) not in self._account.users:
+            self._account.add_user(User(meant(name)))
         self._change_user(name, given)
 
     def _change_user(self, name: str, given: str) -> None:
-        user = self._account.user(name.upper())
+        user = self._account.user(meant(name))
         for prop, value in properties(given).items():
             match prop:
                 case "PASSWORD":
@@ -108,11 +108,11 @@ class Administration:
 
     def _add_token(self, name: str) -> str:
         token = secrets.token_urlsafe(32)
-        self._account.user(name.upper()).tokens.add(token)
+        self._account.user(meant(name)).tokens.add(token)
         return token
 
     def _create_warehouse(self, name: str, given: str) -> None:
-        warehouse = Warehouse(name.upper(), capacity=8)  # Snowflake's own default
+        warehouse = Warehouse(meant(name), capacity=8)  # Snowflake's own default
         self._account.warehouses[warehouse.name] = warehouse
         self._account.grant("OWNERSHIP", "WAREHOUSE", warehouse.name, "SYSADMIN")
         _configure(warehouse, given)

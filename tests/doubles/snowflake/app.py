@@ -74,6 +74,7 @@ class SnowflakeProtocol:
         user = sign_in(self._account, credentials)
         role = chosen_role(self._account, user, request.query_params.get("roleName", ""))
         session = self._sessions.open(user.name, role, _texts(credentials.session_parameters))
+        session.account = self._faults.now.account
         session.database = request.query_params.get("databaseName", "").upper() or session.database
         session.schema = request.query_params.get("schemaName", "").upper() or session.schema
         warehouse = request.query_params.get("warehouse", "").upper()

@@ -116,7 +116,10 @@ class Control:
             issued = msgspec.json.decode(await request.body(), type=IssuedToken)
         except msgspec.DecodeError as error:
             return Response(str(error), 400)
-        self._account.oauth_tokens[issued.token] = issued.user.upper()
+        user = self._account.signing_in(issued.user)
+        if user is None:
+            return Response(f"there is no user {issued.user}", 400)
+        self._account.oauth_tokens[issued.token] = user.name
         return _json({})
 
 

@@ -44,6 +44,7 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     stop_seconds: dict[Way, float] = field(default_factory=dict)  #: a query stopped so burns on so long, ABORTING
     denied: frozenset[str] = frozenset()  #: users who may stop nobody else's query, whatever their roles say
     blind: frozenset[str] = frozenset()  #: users who are shown nobody else's query, whatever their roles say
+    unheard_of: frozenset[str] = frozenset()  #: ids for which SYSTEM$CANCEL_QUERY fails, and its statement with it
     hidden: frozenset[str] = frozenset()  #: ids or tags of queries that no listing and no history shows; statuses do
     listing_limit: int | None = None  #: the most that a listing or history shows, without a word about the rest
     listing_seconds: float = 0.0  #: how long a listing or history takes
@@ -56,6 +57,8 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     late_seconds: float = 0.0  #: a statement is begun so much after it arrived; until then nobody knows of it
     resume_seconds: float = 0.0  #: how long a suspended warehouse takes to start
     sync_seconds: float = 45.0  #: how long a request waits for its result before it is told to poll for it
+    account: str = "COUNTERMAND"  #: where whoever signs in from now on arrives: an address may come to lead elsewhere
+    open_end: str | None = None  #: what the history gives as the end of a query that has none yet (unverified: NULL)
     needs_warehouse: frozenset[Reading] = frozenset()  #: which readings do not run without one
     logout_stops_queries: bool = True  #: "may be terminated by server", the connector says
 

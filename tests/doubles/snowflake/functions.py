@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from tests.doubles.snowflake.account import NAME
 from tests.doubles.snowflake.errors import malformed
 from tests.doubles.snowflake.queries import Query
 from tests.doubles.snowflake.sessions import Session
@@ -17,7 +16,7 @@ Context = Callable[[Session], str | int | None]
 System = Callable[[Query, str], str]
 
 CONTEXT: dict[str, Context] = {
-    "CURRENT_ACCOUNT": lambda _: NAME,
+    "CURRENT_ACCOUNT": lambda session: session.account,
     "CURRENT_DATABASE": lambda session: session.database,
     "CURRENT_REGION": lambda _: "LOCAL",
     "CURRENT_ROLE": lambda session: session.role,

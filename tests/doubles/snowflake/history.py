@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.doubles.snowflake.account import Account
+from tests.doubles.snowflake.account import Account, meant
 from tests.doubles.snowflake.errors import SnowflakeError
 from tests.doubles.snowflake.faults import FaultBoard
 from tests.doubles.snowflake.privileges import may_see
@@ -145,7 +145,7 @@ class History:
             "ERROR_CODE": error and error.code,
             "ERROR_MESSAGE": error and error.message,
             "START_TIME": query.submitted_at.isoformat(),
-            "END_TIME": ended_at and ended_at.isoformat(),
+            "END_TIME": ended_at.isoformat() if ended_at else self._faults.now.open_end,
             "TOTAL_ELAPSED_TIME": int(passed.total_seconds() * 1000),
             "ROWS_PRODUCED": len(query.result.rows) if query.result and ended_at else None,
             "CREDITS_USED_CLOUD_SERVICES": 0.0,
@@ -162,7 +162,7 @@ def _limit(arguments: Arguments) -> int:
 def _concerns(query: Query, session: Session, function: str, arguments: Arguments) -> bool:
     match function:
         case "QUERY_HISTORY_BY_USER":
-            return query.user == str(arguments.get("USER_NAME", session.user)).upper()
+            return query.user == (meant(str(arguments["USER_NAME"])) if "USER_NAME" in arguments else session.user)
         case "QUERY_HISTORY_BY_SESSION":
             return query.session.session_id == int(arguments.get("SESSION_ID", session.session_id))
         case "QUERY_HISTORY_BY_WAREHOUSE":

@@ -77,14 +77,14 @@ def read_public_key(text: str) -> RSAPublicKey:
 
 
 def _by_password(account: Account, credentials: Credentials) -> User:
-    user = account.users.get(credentials.login_name.upper())
+    user = account.signing_in(credentials.login_name)
     if user is None or user.password is None or user.password != credentials.password:
         raise RejectedError("390100", "Incorrect username or password was specified.", "08001")
     return user
 
 
 def _by_key_pair(account: Account, credentials: Credentials) -> User:
-    user = account.users.get(credentials.login_name.upper())
+    user = account.signing_in(credentials.login_name)
     if user is None or user.public_key is None or not _is_signed(credentials.token, user.name, user.public_key):
         raise RejectedError("390144", "JWT token is invalid.", "08001")
     return user
@@ -114,7 +114,7 @@ def _fingerprint(key: RSAPublicKey) -> str:
 
 
 def _by_access_token(account: Account, credentials: Credentials) -> User:
-    user = account.users.get(credentials.login_name.upper())
+    user = account.signing_in(credentials.login_name)
     if user is None or credentials.token not in user.tokens:
         raise RejectedError("394400", "Programmatic access token is invalid.", "08001")
     return user
@@ -122,6 +122,6 @@ def _by_access_token(account: Account, credentials: Credentials) -> User:
 
 def _by_oauth(account: Account, credentials: Credentials) -> User:
     name = account.oauth_tokens.get(credentials.token)
-    if name is None or (credentials.login_name and credentials.login_name.upper() != name):
+    if name is None or (credentials.login_name and credentials.login_name.upper() != name.upper()):
         raise RejectedError("390303", "Invalid OAuth access token.", "08001")
     return account.user(name)

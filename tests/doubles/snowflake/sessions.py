@@ -30,6 +30,7 @@ class Session:
         self.session_id = session_id
         self.user = user
         self.role = role
+        self.account = ""
         self.warehouse: str | None = None
         self.database = DATABASE
         self.schema = SCHEMA

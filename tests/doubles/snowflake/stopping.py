@@ -27,6 +27,8 @@ class Stopper:
 
     def cancel_query(self, session: Session, query_id: str) -> str:
         """``SYSTEM$CANCEL_QUERY``: a row also for a query that has ended. For an id nobody knows: unverified."""
+        if query_id in self._faults.now.unheard_of:
+            raise not_found(query_id)
         query = self._queries.find(_checked(query_id))
         if query is None or query.ended.done():
             return NOT_EXECUTING

@@ -61,10 +61,12 @@ def signs_in(double: SnowflakeDouble, user: str) -> SignIn:
     return SignIn(user=user, token=SecretStr(token), token_kind=TokenKind.OAUTH)
 
 
-def adapter_of(double: SnowflakeDouble, user: str = "CANCELLER", **options: Any) -> SnowflakeAdapter:
+def adapter_of(
+    double: SnowflakeDouble, user: str = "CANCELLER", *, warehouse: str = WAREHOUSE, **options: Any
+) -> SnowflakeAdapter:
     """A worker's adapter, signed in as the user."""
     return SnowflakeAdapter(
-        double.account(warehouse=WAREHOUSE),
+        double.account(warehouse=warehouse),
         double.sign_in(user),
         installation="tests",
         data_plane_id=PLANE,

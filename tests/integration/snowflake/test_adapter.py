@@ -1,6 +1,7 @@
 """What is true of the Snowflake adapter alone: its check, its statements, and what it does not let in."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,18 +12,24 @@ from msgspec import structs
 
 from adapters.base import Run, RunStatus, StopAnswer
 from adapters.registry import Surroundings, adapter_factory
-from adapters.snowflake.adapter import SnowflakeAdapter
 from control_plane.errors import BadInput
-from control_plane.jobs import Handle, Rung, Waiting
+from control_plane.ids import new_id
+from control_plane.jobs import Handle, Rung, Waiting, work_tag
 from control_plane.planes import Tracking
+from control_plane.work import Work
 from tests.contract.snowflake import SnowflakePlane
 from tests.integration.snowflake.given import adapter_of
-from tests.narrative import PLANE
+from tests.narrative import PLANE, named_work
 from tests.snowflake import SnowflakeAccount, SnowflakeDouble, until
 
 pytestmark = pytest.mark.anyio
 
 HOSTILE = ["", "x", "'; DROP TABLE T; --", "01b2c3d4-0000-1234-0000-00001234567", "../login", "\\'); SELECT 1 --"]
+
+
+def active_in(double: SnowflakeDouble) -> set[str]:
+    """The queries that have not ended, by their ids."""
+    return {active["id"] for active in double.state()["active"]}
 
 
 @pytest.fixture
@@ -179,6 +186,7 @@ async def test_a_tracked_query_has_no_session_to_be_ended(double: SnowflakeDoubl
     name = await plane.start_elsewhere("dbt")
     work = structs.replace(plane.work(), handle=Handle("", "", name), tracked=Tracking(users=["DBT"]))
     [run] = (await plane.adapter.find([work]))[work.job_id].runs
+    double.switch(lying=["SYSTEM$CANCEL_QUERY", "abort-request"])
 
     answers = await plane.adapter.stop([run], Rung.FORCE)
 
@@ -214,3 +222,156 @@ async def test_a_session_in_which_something_runs_is_not_ended(double: SnowflakeD
 
     assert await plane.adapter.close([work]) == frozenset()
     assert query_id in [active["id"] for active in double.state()["active"]]
+
+
+async def test_a_rung_does_what_the_lower_ones_do_because_nobody_climbs_down_again(
+    double: SnowflakeDouble, own_user: str
+) -> None:
+    """The worker may not end the executor's sessions: what had lied on the way to the top is all that is left."""
+    for privilege in ("OPERATE", "MONITOR"):
+        double.administer(f"GRANT {privilege} ON WAREHOUSE COMPUTE_WH TO ROLE {own_user}")
+    with ExitStack() as sessions:
+        plane = SnowflakePlane(double, sessions, canceller=own_user)
+        work = plane.work()
+        query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+        [run] = (await plane.adapter.find([work]))[work.job_id].runs
+
+        answers = await plane.adapter.stop([run], Rung.FORCE)
+
+        assert answers == {run.handle: StopAnswer.ACCEPTED}
+        await asyncio.to_thread(until, lambda: query_id not in active_in(double))
+        await plane.adapter.aclose()
+
+
+async def test_a_session_that_is_gone_keeps_no_other_from_being_emptied(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    works = [plane.work() for _ in range(2)]
+    ids = [plane.submit(work, "SELECT SYSTEM$WAIT(60)") for work in works]
+    listings = await plane.adapter.find(works)
+    runs = [run for work in works for run in listings[work.job_id].runs]
+    double.switch(lying=["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$ABORT_SESSION"], logout_stops_queries=False)
+    plane.close_session(works[0])
+
+    await plane.adapter.stop(runs, Rung.FORCE)
+
+    await asyncio.to_thread(until, lambda: ids[1] not in active_in(double))
+    assert ids[0] in active_in(double)
+
+
+async def test_a_query_that_the_account_will_not_hear_of_keeps_no_other_from_being_cancelled(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    works = [plane.work() for _ in range(3)]
+    ids = [plane.submit(work, "SELECT SYSTEM$WAIT(60)") for work in works]
+    listings = await plane.adapter.find(works)
+    double.switch(unheard_of=[ids[1]])
+
+    answers = await plane.adapter.stop([run for work in works for run in listings[work.job_id].runs], Rung.ASK)
+
+    assert {handle.run_id: answer for handle, answer in answers.items()}[ids[1]] is StopAnswer.UNREACHABLE
+    await asyncio.to_thread(until, lambda: active_in(double) == {ids[1]})
+
+
+# --- what a listing proves
+
+
+async def test_who_is_shown_what_ran_on_another_warehouse_alone_proves_nothing_by_an_empty_listing(
+    double: SnowflakeDouble, own_warehouse: str
+) -> None:
+    """It sees queries of the executor's, from when that used COMPUTE_WH; the plane's jobs run elsewhere now."""
+    with ExitStack() as sessions:
+        plane = SnowflakePlane(double, sessions)
+        earlier = plane.work()
+        plane.submit(earlier, "SELECT 1")
+        work = structs.replace(earlier, job_id=uuid4(), tag=earlier.tag.replace(str(earlier.job_id), str(uuid4())))
+        session = sessions.enter_context(double.connect("EXECUTOR", warehouse=own_warehouse))
+        with session.cursor() as cursor:
+            cursor.execute_async("SELECT SYSTEM$WAIT(60)", _statement_params={"QUERY_TAG": work.tag})
+        adapter = adapter_of(double, warehouse=own_warehouse, executor_user="EXECUTOR")
+
+        listing = (await adapter.find([work]))[work.job_id]
+
+        assert (listing.runs, listing.complete) == ((), False)
+        assert listing.trouble is not None
+        assert listing.trouble.waiting is Waiting.NOT_PERMITTED
+        assert own_warehouse in listing.trouble.detail
+        await adapter.aclose()
+        await plane.aclose()
+
+
+@pytest.mark.parametrize("given", [None, "its name"])
+async def test_a_user_whose_name_is_not_all_capitals_does_not_look_for_anothers_queries(
+    double: SnowflakeDouble, given: str | None
+) -> None:
+    name = f"u_{secrets.token_hex(4)}"
+    double.administer(f"CREATE USER \"{name}\" PASSWORD = '{name}'", f'GRANT ROLE PUBLIC TO USER "{name}"')
+    work = named_work()
+    with double.connect(name, warehouse="COMPUTE_WH") as session, session.cursor() as cursor:
+        cursor.execute_async("SELECT SYSTEM$WAIT(60)", _statement_params={"QUERY_TAG": work.tag})
+        query_id = str(cursor.sfqid)
+        adapter = adapter_of(double, name, executor_user=given and name)
+
+        listing = (await adapter.find([work]))[work.job_id]
+
+        assert [run.handle.run_id for run in listing.runs] == ([query_id] if given is None else [])
+        assert listing.complete is (given is None)
+        await adapter.aclose()
+
+
+async def test_a_running_query_whose_end_the_history_puts_long_ago_does_not_make_a_page_the_last(
+    double: SnowflakeDouble, plane: SnowflakePlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.snowflake.history.MOST", 4)
+    monkeypatch.setattr("adapters.snowflake.history.PAGES", 1)
+    double.switch(open_end="1970-01-01T00:00:00+00:00")
+    for _ in range(4):
+        plane.submit(plane.work(), "SELECT SYSTEM$WAIT(60)")
+    job_id = new_id()
+    work = Work(job_id, work_tag("tests", PLANE, job_id), incarnation=double.incarnation)
+
+    listing = (await plane.adapter.find([work]))[work.job_id]
+
+    assert not listing.complete
+
+
+async def test_what_runs_is_listed_whatever_the_history_gives_as_its_end(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    double.switch(open_end="1970-01-01T00:00:00+00:00")
+    query_id = plane.submit(plane.work(), "SELECT SYSTEM$WAIT(60)")
+
+    listing = await plane.adapter.running()
+
+    assert [run.handle.run_id for run in listing.runs] == [query_id]
+
+
+async def test_a_session_that_is_made_anew_in_another_account_proves_nothing(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    """An address may come to lead to a replica: it knows none of the account's queries, and none of its sessions."""
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+    await plane.adapter.find([work])
+    double.switch(account="REPLICA", hidden=[query_id])
+    double.lose_sessions("CANCELLER", "gone")
+
+    listing = (await plane.adapter.find([work]))[work.job_id]
+
+    assert (listing.runs, listing.complete) == ((), False)
+
+
+async def test_a_tracked_query_is_found_however_many_have_ended_since(
+    double: SnowflakeDouble, plane: SnowflakePlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.snowflake.history.MOST", 10)
+    with double.connect("DBT", warehouse="COMPUTE_WH") as session, session.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        query_id = str(cursor.sfqid)
+        for _ in range(20):
+            cursor.execute("SELECT 2")
+    work = structs.replace(plane.work(), handle=Handle("", "", query_id), tracked=Tracking(users=["DBT"]))
+
+    listing = (await plane.adapter.find([work]))[work.job_id]
+
+    assert [run.status for run in listing.runs] == [RunStatus.SUCCEEDED]
