@@ -375,3 +375,23 @@ async def test_a_tracked_query_is_found_however_many_have_ended_since(
     listing = (await plane.adapter.find([work]))[work.job_id]
 
     assert [run.status for run in listing.runs] == [RunStatus.SUCCEEDED]
+
+
+async def test_a_session_that_another_account_does_not_know_has_not_ended(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    work = plane.work()
+    await plane.adapter.find([work])
+    double.switch(listing_seconds=1.0)
+    asked = double.state()["requests"]["statement"]
+    closing = asyncio.create_task(plane.adapter.close([work]))
+    await asyncio.to_thread(until, lambda: double.state()["requests"]["statement"] > asked)
+
+    double.switch(account="REPLICA")
+    double.lose_sessions("CANCELLER", "gone")
+
+    assert await closing == frozenset()
+
+
+async def test_a_job_of_which_no_session_is_known_is_not_closed(plane: SnowflakePlane) -> None:
+    assert await plane.adapter.close([named_work()]) == frozenset()

@@ -478,6 +478,31 @@ async def test_a_session_that_is_lost_before_the_submission_fails_the_job_and_no
     assert history(canceller, claim.tag) == []
 
 
+async def test_another_account_does_not_tell_what_became_of_a_submission(
+    engine: SnowflakeEngine, double: SnowflakeDouble
+) -> None:
+    """An address may come to lead to a replica, which knows neither the session nor the query."""
+    claim = view_of(THREE)
+
+    def permit_left() -> float:
+        double.switch(account="REPLICA")
+        double.lose_sessions("EXECUTOR", "gone")
+        return 30.0
+
+    with capture_logs() as logs:
+        starting = asyncio.create_task(engine.start(claim, permit_left))
+        await until(lambda: any("REPLICA answers where" in str(entry.get("error")) for entry in logs), seconds=60)
+        assert not await engine.close(claim.tag)
+        asked = double.state()["calls"]["SYSTEM$ABORT_SESSION"]
+
+        double.switch(account="COUNTERMAND")
+        double.lose_sessions("EXECUTOR", "gone")
+
+        with pytest.raises(NotStarted, match="no query was begun under its tag"):
+            await starting
+    assert double.state()["calls"]["SYSTEM$ABORT_SESSION"] > asked
+
+
 # --- outages
 
 
