@@ -32,9 +32,12 @@ def plain(sql: str) -> str:
     """The text of one Snowflake query, fit to be put on lines of its own within a statement.
 
     Raises BadInput, naming the field ``compiled_sql``, for anything else, and for functions that act on the account: by
-    them one job could stop another.
+    them one job could stop another. IDENTIFIER may name tables and columns, and no function: it could be one of those.
     """
     query = _read(sql, "snowflake")
+    for name in query.find_all(exp.DynamicIdentifier):
+        if name.expressions or "system$" in name.sql().lower():
+            raise _refused("a function that IDENTIFIER names is not allowed: it may act on the account")
     for function in query.find_all(exp.Func):
         if _name(function).startswith("system$"):
             raise _refused(f"the function {_name(function)} is not allowed: it acts on the account")

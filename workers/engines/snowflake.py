@@ -224,7 +224,7 @@ class SnowflakeEngine:
         try:
             async with asyncio.timeout(left):
                 query_id: str | None = await session.submit(planned.sql)
-        except (Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it was: the query may run, or begin later
             query_id = await self._find_out(run, session, _said(error, left))
         run.unresolved = False
         if query_id is None:

@@ -43,6 +43,8 @@ REFUSED = {
     "calls": "CALL SOMETHING()",
     "runs a text": "EXECUTE IMMEDIATE 'SELECT 1'",
     "stops another job": "SELECT SYSTEM$CANCEL_QUERY('01b01a20-bcf7-e843-7367-8fcc415acda9')",
+    "stops another job by a name": "SELECT IDENTIFIER('SYSTEM$CANCEL_QUERY')('01b01a20-bcf7-e843-7367-8fcc415acda9')",
+    "calls what a variable names": "SELECT IDENTIFIER($F)('01b01a20-bcf7-e843-7367-8fcc415acda9')",
     "ends another's session": "SELECT * FROM (SELECT system$abort_session(1))",
 }
 
@@ -572,6 +574,18 @@ async def test_sql_that_is_not_one_query_is_refused_and_snowflake_hears_nothing_
 
     assert raised.value.diagnostics == {"engine": "snowflake", "sql": sql, "field": "compiled_sql"}
     assert double.state()["requests"] == before
+
+
+async def test_sql_that_cannot_be_sent_fails_the_job_and_leaves_it_certain(
+    engine: SnowflakeEngine, double: SnowflakeDouble
+) -> None:
+    """The connector raises what is no error of its own, and nobody else knows that it sent nothing."""
+    claim = forecast_of("SELECT '\ud800'")
+
+    with pytest.raises(NotStarted, match=r"surrogates not allowed.*no query was begun under its tag"):
+        await engine.start(claim, plenty)
+
+    assert await engine.close(claim.tag)
 
 
 async def test_failing_sql_fails_with_snowflakes_own_message(engine: SnowflakeEngine) -> None:
