@@ -395,3 +395,80 @@ async def test_a_session_that_another_account_does_not_know_has_not_ended(
 
 async def test_a_job_of_which_no_session_is_known_is_not_closed(plane: SnowflakePlane) -> None:
     assert await plane.adapter.close([named_work()]) == frozenset()
+
+
+async def test_a_job_of_another_account_is_not_closed_here(plane: SnowflakePlane) -> None:
+    work = structs.replace(plane.work(), incarnation="ELSEWHERE.ACCOUNT")
+
+    assert await plane.adapter.close([work]) == frozenset()
+
+
+async def test_no_session_of_whoever_runs_a_tracked_query_is_ended(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    with double.connect("DBT", warehouse="COMPUTE_WH") as session, session.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        name = str(cursor.sfqid)
+    tracked = structs.replace(plane.work(), handle=Handle("", "", name), tracked=Tracking(users=["DBT"]))
+    asked = double.state()["calls"].get("SYSTEM$ABORT_SESSION", 0)
+
+    assert await plane.adapter.close([tracked]) == frozenset()
+    assert double.state()["calls"].get("SYSTEM$ABORT_SESSION", 0) == asked
+
+
+async def test_a_session_is_not_ended_by_a_handle_that_names_another_jobs_query(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    query_id = plane.submit(plane.work(), "SELECT SYSTEM$WAIT(60)")
+    mistaken = plane.work()
+    run = Run(mistaken.job_id, mistaken.tag, Handle("snowflake", double.incarnation, query_id), RunStatus.ACTIVE)
+    double.switch(lying=["SYSTEM$CANCEL_QUERY", "abort-request"])
+
+    await plane.adapter.stop([run], Rung.FORCE)
+
+    assert query_id in active_in(double)
+
+
+async def test_a_query_of_another_account_is_not_observed_here(double: SnowflakeDouble, plane: SnowflakePlane) -> None:
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+    run = Run(work.job_id, work.tag, Handle("snowflake", "ELSEWHERE.ACCOUNT", query_id), RunStatus.UNKNOWN)
+
+    assert await plane.adapter.observe([run]) == {}
+
+
+async def test_a_recorded_query_is_listed_although_the_history_does_not_show_it(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT 1")
+    double.switch(hidden=[query_id])
+    recorded = structs.replace(work, handle=Handle("snowflake", double.incarnation, query_id))
+
+    listing = (await plane.adapter.find([recorded]))[work.job_id]
+
+    assert [run.status for run in listing.runs] == [RunStatus.SUCCEEDED]
+
+
+async def test_an_ended_query_of_another_job_is_not_this_jobs_whatever_its_handle_says(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    query_id = plane.submit(plane.work(), "SELECT 1")
+    mistaken = structs.replace(plane.work(), handle=Handle("snowflake", double.incarnation, query_id))
+
+    listing = (await plane.adapter.find([mistaken]))[mistaken.job_id]
+
+    assert listing.runs == ()
+
+
+async def test_an_account_that_tells_no_status_at_all_is_silent(double: SnowflakeDouble, plane: SnowflakePlane) -> None:
+    work = plane.work()
+    query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+    recorded = structs.replace(work, handle=Handle("snowflake", double.incarnation, query_id))
+    await plane.adapter.find([work])
+    double.switch(cut_answers={"status": 1})
+
+    listing = (await plane.adapter.find([recorded]))[work.job_id]
+
+    assert listing.trouble is not None
+    assert listing.trouble.waiting is Waiting.PLANE_SILENT

@@ -262,6 +262,24 @@ async def test_a_job_that_is_closed_while_it_signs_in_is_not_started(
     assert history(canceller, claim.tag) == []
 
 
+async def test_a_job_that_is_closed_while_its_session_is_being_opened_is_not_started(
+    engine: SnowflakeEngine, double: SnowflakeDouble, canceller: SnowflakeConnection
+) -> None:
+    claim = forecast_of(ENDLESS)
+    asked = double.state()["requests"]["statement"]
+    double.switch(hanging=["statement"])
+    starting = asyncio.create_task(engine.start(claim, plenty))
+    await until(lambda: double.state()["requests"]["statement"] > asked)
+
+    certain = await engine.close(claim.tag)
+    double.switch(hanging=[])
+
+    assert certain
+    with pytest.raises(Conflict):
+        await starting
+    assert history(canceller, claim.tag) == []
+
+
 async def test_closing_a_running_job_ends_its_query(engine: SnowflakeEngine, double: SnowflakeDouble) -> None:
     claim = view_of(ENDLESS)
     handle = await engine.start(claim, plenty)
