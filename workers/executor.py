@@ -24,6 +24,7 @@ from control_plane.work import Attendance, Claim, Commit, Failure, Presence, Pub
 from control_plane.work import Executor as Identity
 from workers.clock import Clock
 from workers.engines.base import Ending, Engine, NotStarted
+from workers.metrics import JOBS_HELD, count_now
 from workers.outage import Outage
 from workers.permit import Permit
 from workers.queue import JobQueue
@@ -92,6 +93,11 @@ class Executor:
         self._installation = ""  #: told when it registers
         self._held: dict[UUID, Held] = {}
         self._jobs: set[asyncio.Task[None]] = set()
+        count_now(JOBS_HELD, data_plane_id, lambda: len(self._held))
+
+    def limit(self, limits: Limits) -> None:
+        """Keep to these limits from now on; what runs beyond them goes on."""
+        self._limits = limits
 
     async def run(self, *, stopping: asyncio.Event, ticks: Ticks) -> None:
         """Take up what an earlier start left, then work until *stopping* is set, then drain.

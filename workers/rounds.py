@@ -20,6 +20,7 @@ from control_plane.release import release
 from control_plane.work import Assignment, Hold, Presence
 from workers.canceller import Canceller, Limits
 from workers.clock import Clock
+from workers.metrics import WAITING, count_now
 from workers.outage import Outage
 from workers.queue import CancellationQueue
 
@@ -99,7 +100,9 @@ class Rounds:
         """Serve the planes that came since we last looked; answers them."""
         adapters = await self._look()
         new = adapters.keys() - self._cancellers.keys()
-        self._cancellers.update({plane: self._canceller(adapters[plane]) for plane in new})
+        for plane in new:
+            canceller = self._cancellers[plane] = self._canceller(adapters[plane])
+            count_now(WAITING, plane, partial(len, canceller.held))
         return sorted(map(str, new))
 
     def _presence(self) -> Presence:

@@ -1,8 +1,9 @@
-"""What operators read of a cancellation: one canonical line when it ends, a line when its reason to wait changes.
+"""What operators are told of a cancellation: one canonical line when it ends, a line when its reason to wait changes.
 
 Worker and plane are bound by whoever runs the round.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import structlog
 from control_plane.lifecycle import Trigger, destination
 from control_plane.work import Postponed, Postponement, Settled, Settlement
 from workers.judgement import Case
+from workers.metrics import POSTPONED, SETTLED, STUCK
 
 log = structlog.get_logger()
 
@@ -26,6 +28,9 @@ def tell_settled(cases: Sequence[Case], settlements: Sequence[Settlement], answe
             log.info("settlement_stale", job=case.job_id)
     if stories:
         log.info("cancellation_settled", each=stories)
+        plane = str(cases[0].assignment.data_plane_id)
+        for outcome, count in Counter(story["outcome"] or story["state"] for story in stories).items():
+            SETTLED.labels(plane, outcome).inc(count)
 
 
 def _story(case: Case, settlement: Settlement, settled: Settled) -> dict[str, Any]:
@@ -76,7 +81,10 @@ def tell_postponed(case: Case, postponement: Postponement, postponed: Postponed 
         "rounds": assignment.rounds,
         "rung": postponement.rung,
     }
+    plane = str(assignment.data_plane_id)
+    POSTPONED.labels(plane, postponement.waiting.value).inc()
     if postponement.waiting is not assignment.waiting:
         log.info("cancellation_postponed", next_round_in_seconds=round(postponement.delay_seconds, 3), **story)
     if postponed is not None and postponed.became_stuck:
+        STUCK.labels(plane).inc()
         log.error("cancellation_stuck", stuck_after_seconds=assignment.stuck_after_seconds, **story)

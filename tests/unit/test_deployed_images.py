@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from config.settings import field_names, load_settings, variable_of
+from config.names import field_names, variable_of
+from config.settings import Settings, load_settings
 from control_plane.tokens import Permission
 from tests.deployed import (
     DEPLOY,
@@ -109,7 +110,7 @@ def test_a_service_of_ours_is_given_settings_that_there_are(name: str, monkeypat
     for variable, value in given.items():
         monkeypatch.setenv(variable, value)
 
-    known = {variable_of(name) for name in field_names()}
+    known = {variable_of(name) for name in field_names(Settings)}
     assert [variable for variable in given if variable not in known] == []
     load_settings()
 

@@ -8,8 +8,8 @@ from typing import get_args
 from msgspec import Meta
 
 from control_plane.api.app import MOST_BYTES
-from control_plane.api.processes import Wait
 from control_plane.api.server import IDLE_SECONDS
+from control_plane.process_wire import Wait
 from tests.deployed import DEPLOY, faults_of_command
 
 PAGE = (DEPLOY / "README.md").read_text()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import field_names, load_settings, variable_of
+from config.names import field_names, variable_of
+from config.settings import Settings, load_settings
 from tests.deployed import UNITS, Unit, systemds_findings, variables
 
 FILES = sorted(UNITS.glob("*.service"))
@@ -58,7 +59,7 @@ def test_a_unit_with_a_slip_is_found_out(tmp_path: Path, before: str, after: str
 
 @each_unit
 def test_an_environment_file_sets_what_there_is_to_set(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {variable_of(name) for name in field_names()} | {"COUNTERMAND_CONFIG"} | OTHERS
+    known = {variable_of(name) for name in field_names(Settings)} | {"COUNTERMAND_CONFIG"} | OTHERS
     given = variables(environment_file(file))
     for name in [*os.environ]:
         if name.startswith("COUNTERMAND_"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from config.reload import Reloaded
     from config.settings import Settings
     from control_plane.client import Client
     from control_plane.intake import Intake
@@ -36,9 +37,16 @@ class Desk:
         from config.logging import configure_logging
         from config.settings import load_settings
 
-        settings = load_settings(self.config, **self.given, **given)
+        self.given = {**self.given, **given}
+        settings = load_settings(self.config, **self.given)
         configure_logging(settings.log_level, settings.log_format)
         return settings
+
+    def reread(self, settings: "Settings") -> "Reloaded":
+        """The settings that were given, read anew as they were read before."""
+        from config.reload import reload_settings
+
+        return reload_settings(settings, **self.given)
 
     def database_url(self, database_url: str | None) -> str:
         """The database that was given, by option, environment or file."""

@@ -13,6 +13,7 @@ from control_plane.arguments import DatabaseUrl, find_plane
 from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, read_token
 from workers.cli.options import ControlPlane, refuse_both
 from workers.cli.reaching import bearer_of, line_of
+from workers.cli.reloading import Rereading, reloader
 from workers.clock import Clock
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from workers.engines.base import Engine
     from workers.engines.embedded import EmbeddedEngine
     from workers.engines.folder import Folder
-    from workers.executor import Executor, Ticks
+    from workers.executor import Executor, Limits, Ticks
     from workers.queue import JobQueue
 
 
@@ -66,7 +67,8 @@ def executor(
     refused = tuple(name for name, value in embedded_only.items() if value is not None)
     if database_url is not None:
         settings = settings.model_copy(update={"control_plane": None})
-    asyncio.run(run_executor(settings, data_plane, data_folder, embedded_only=refused))
+    run = run_executor(settings, data_plane, data_folder, embedded_only=refused, reread=context.obj.reread)
+    asyncio.run(run)
 
 
 STORE_THREADS = 4
@@ -79,6 +81,7 @@ async def run_executor(
     *,
     embedded_only: Sequence[str] = (),
     make_engine: "Callable[..., EmbeddedEngine] | None" = None,
+    reread: Rereading | None = None,
 ) -> None:
     """Compose an executor over the store or a control plane elsewhere, and run it until it is stopped.
 
@@ -86,10 +89,12 @@ async def run_executor(
     """
     from workers.daemon import Daemon
     from workers.executor import Ticks
+    from workers.metrics import served
 
     daemon, ticks = Daemon(Clock()), Ticks()
     reach = _reach_control_plane if settings.control_plane else _reach_store
     async with AsyncExitStack() as opened:
+        opened.enter_context(served(settings.executor.metrics_listen))
         reached = await reach(opened, settings, plane_name, daemon.stopping, ticks)
         opener = _opener(settings, reached.plane, embedded_only, make_engine)
         folder = _hold(data_folder, reached.plane)
@@ -97,7 +102,7 @@ async def run_executor(
         engine, address = await opener(opened, folder)
         executor = _compose(reached, engine, _identity(folder, address), settings.executor)
         with _disowned_when_refused(folder):
-            await _run_until_stopped(executor, settings, reached, daemon, ticks)
+            await _run_until_stopped(executor, settings, reached, daemon, ticks, reread)
 
 
 class Reached(NamedTuple):
@@ -165,15 +170,21 @@ def _identity(folder: "Folder", address: str | None) -> "Identity":
     return Identity(folder.executor_id, folder.incarnation, address)
 
 
+def _limits_of(own: "ExecutorSettings") -> "Limits":
+    from workers.executor import Limits
+
+    return Limits(slots=own.slots, drain_seconds=own.drain_seconds)
+
+
 def _compose(reached: Reached, engine: "Engine", identity: "Identity", own: "ExecutorSettings") -> "Executor":
-    from workers.executor import Executor, Limits
+    from workers.executor import Executor
 
     return Executor(
         reached.queue,
         engine,
         identity=identity,
         data_plane_id=reached.plane.data_plane_id,
-        limits=Limits(slots=own.slots, drain_seconds=own.drain_seconds),
+        limits=_limits_of(own),
         clock=Clock(),
     )
 
@@ -285,7 +296,12 @@ def _serving_runs(
 
 
 async def _run_until_stopped(
-    executor: "Executor", settings: "Settings", reached: Reached, daemon: "Daemon", ticks: "Ticks"
+    executor: "Executor",
+    settings: "Settings",
+    reached: Reached,
+    daemon: "Daemon",
+    ticks: "Ticks",
+    reread: Rereading | None,
 ) -> None:
     from workers.duties import Duty
 
@@ -299,4 +315,5 @@ async def _run_until_stopped(
         woken=[ticks.claim, ticks.attend],
         planes=frozenset({reached.plane.data_plane_id}),
         listen=reached.listen,
+        reload=reloader(settings, reread, lambda read: executor.limit(_limits_of(read.executor))),
     )

@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from uuid import UUID
 
 import typer
 
 from control_plane.arguments import AsJson, DatabaseUrl, find_plane
 from workers.cli.desk import intake_of, open_store
+from workers.cli.reaching import bearer_of, line_of, planes_of, settings_of
+from workers.clock import Clock
 
 if TYPE_CHECKING:
     from adapters.base import Check
     from config.settings import Settings
+    from config.worker import PlaneSettings
     from control_plane.planes import DataPlane
-    from control_plane.store import Store
+    from control_plane.work import Executor
     from workers.cli.adapters import AdapterMaker
+    from workers.line import Line
 
 
 def check(
@@ -27,18 +32,31 @@ def check(
 ) -> None:
     """Try whether work on these planes can be cancelled now, and tell it in a line for each.
 
-    With the settings of this machine, as a worker here would. On Snowflake it stops one query that only waits.
+    With the settings of this machine, as a worker here would: over the database or, where control_plane is set, over
+    HTTPS, with the tokens of the planes. On Snowflake it stops one query that only waits.
     """
     from control_plane.errors import ExitCode
 
     settings = context.obj.settings(database_url=database_url)
-    checked = asyncio.run(check_planes(settings, plane or []))
+    remote = settings.control_plane is not None and database_url is None
+    checked = asyncio.run((check_remote_planes if remote else check_planes)(settings, plane or []))
     _print(checked, as_json=as_json)
     if not all(result.ok for _, result in checked):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-async def check_planes(settings: "Settings", names: Sequence[str]) -> "list[tuple[DataPlane, Check]]":
+class Named(NamedTuple):
+    """A plane as it is told of; one that this process is not let in for has nothing but a name."""
+
+    name: str
+    data_plane_id: UUID | None = None
+    platform: str | None = None
+
+
+Checked = Sequence[tuple[Named, "Check"]]
+
+
+async def check_planes(settings: "Settings", names: Sequence[str]) -> Checked:
     """What each plane's adapter says of itself; all are asked at once."""
     from control_plane.dispatch import Dispatch
     from workers.cli.adapters import adapter_maker
@@ -48,18 +66,53 @@ async def check_planes(settings: "Settings", names: Sequence[str]) -> "list[tupl
         planes = intake_of(store, settings).planes()
         active = [plane for plane in planes if plane.status == "active"]
         wanted = [find_plane(planes, name) for name in names] or active
-        make = adapter_maker(settings, Dispatch(store).installation(), known=lambda plane: _registered(store, plane))
+        dispatch = Dispatch(store)
+        make = adapter_maker(
+            settings, dispatch.installation(), known=lambda plane: _known(dispatch.executors(plane.data_plane_id))
+        )
         found = await asyncio.gather(*(_check_plane(make, plane) for plane in wanted))
-        return list(zip(wanted, found, strict=True))
+        return [(_named(plane), result) for plane, result in zip(wanted, found, strict=True)]
     finally:
         store.close()
 
 
-def _registered(store: "Store", plane: "DataPlane") -> Mapping[str, Any]:
-    """The plane's executors: a worker comes to know them by their jobs, and nobody else has asked this adapter yet."""
-    from control_plane.dispatch import Dispatch
+async def check_remote_planes(settings: "Settings", names: Sequence[str]) -> Checked:
+    """The same over HTTPS, without a database; what keeps this process out of a plane is that plane's answer."""
+    line = line_of(settings)
+    try:
+        planes = planes_of(settings, names)
+        return await asyncio.gather(*(_check_remote_plane(settings, line, *item) for item in planes.items()))
+    finally:
+        await line.aclose()
 
-    executors = Dispatch(store).executors(plane.data_plane_id)
+
+async def _check_remote_plane(
+    settings: "Settings", line: "Line", name: str, plane: "PlaneSettings"
+) -> "tuple[Named, Check]":
+    from adapters.base import Check
+    from control_plane.errors import CountermandError
+    from control_plane.wire import Executors
+    from workers.cli.adapters import adapter_maker
+    from workers.introduction import introduce
+
+    try:
+        bearer = bearer_of(plane, f"worker.planes.{name}." if settings.worker.planes else "")
+        introduced = await introduce(line, bearer, wanted=plane.data_plane, clock=Clock())
+        path = f"/data-planes/{introduced.plane.data_plane_id}/executors"
+        executors = (await line.call("GET", path, Executors, bearer=bearer)).records
+    except CountermandError as error:
+        return Named(name), Check(ok=False, detail=error.message)
+    known = _known({known.executor: known.holds_jobs for known in executors})
+    make = adapter_maker(settings_of(settings, plane), introduced.installation, known=lambda _: known)
+    return _named(introduced.plane), await _check_plane(make, introduced.plane)
+
+
+def _named(plane: "DataPlane") -> Named:
+    return Named(plane.display_name, plane.data_plane_id, plane.platform.value)
+
+
+def _known(executors: "Mapping[Executor, bool]") -> Mapping[str, Any]:
+    """The plane's executors: a worker comes to know them by their jobs, and nobody else has asked this adapter yet."""
     idle = frozenset(executor.executor_id for executor, holds_jobs in executors.items() if not holds_jobs)
     return {"executors": list(executors), "idle": idle}
 
@@ -80,7 +133,7 @@ async def _check_plane(make: "AdapterMaker", plane: "DataPlane") -> "Check":
         await adapter.aclose()
 
 
-def _print(checked: "Sequence[tuple[DataPlane, Check]]", *, as_json: bool) -> None:
+def _print(checked: Checked, *, as_json: bool) -> None:
     from control_plane.printing import print_json, shown
 
     if as_json:
@@ -89,7 +142,7 @@ def _print(checked: "Sequence[tuple[DataPlane, Check]]", *, as_json: bool) -> No
         typer.echo("No data planes.")
     else:
         for plane, result in checked:
-            typer.echo(shown(f"{plane.display_name}: {_sentence(result)}").replace("\n", " "))
+            typer.echo(shown(f"{plane.name}: {_sentence(result)}").replace("\n", " "))
 
 
 def _sentence(result: "Check") -> str:
@@ -97,11 +150,11 @@ def _sentence(result: "Check") -> str:
     return f"{'ok' if result.ok else 'not ok'}: {result.detail}{taken}"
 
 
-def _record(plane: "DataPlane", result: "Check") -> Mapping[str, Any]:
+def _record(plane: Named, result: "Check") -> Mapping[str, Any]:
     return {
-        "data_plane_id": str(plane.data_plane_id),
-        "display_name": plane.display_name,
-        "platform": plane.platform.value,
+        "data_plane_id": plane.data_plane_id and str(plane.data_plane_id),
+        "display_name": plane.name,
+        "platform": plane.platform,
         "ok": result.ok,
         "detail": result.detail,
         "seconds": result.seconds,

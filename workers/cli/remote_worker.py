@@ -8,6 +8,7 @@ import typer
 
 from workers.cli.desk import HEARTBEAT_SECONDS, tune_interpreter
 from workers.cli.reaching import bearer_of, line_of, planes_of, settings_of
+from workers.cli.reloading import Rereading, reloader
 from workers.duties import Duty
 
 if TYPE_CHECKING:
@@ -21,25 +22,34 @@ if TYPE_CHECKING:
     from workers.outposts import Outpost
 
 
-async def run_remote_worker(settings: "Settings", names: Sequence[str]) -> None:
+async def run_remote_worker(settings: "Settings", names: Sequence[str], *, reread: Rereading | None = None) -> None:
     """Compose a worker for the planes of the settings, or for these of them, and run it until it is stopped."""
     from structlog.contextvars import bind_contextvars
 
     from workers.clock import Clock
     from workers.daemon import Daemon
+    from workers.metrics import served
     from workers.outposts import serve_all
 
     tune_interpreter()
     bind_contextvars(worker=settings.worker.name)
     clock = Clock()
     line = line_of(settings)
-    outposts = _outposts(settings, names, line, clock)
+    planes = planes_of(settings, names)
+    outposts = [_outpost(settings, name, plane, line, clock) for name, plane in planes.items()]
     daemon = Daemon(clock)
+
+    def limit(read: "Settings") -> None:
+        for outpost in outposts:
+            outpost.limit(limits_of(read, read.worker.planes.get(outpost.name)))
+
     async with AsyncExitStack() as opened:
+        opened.enter_context(served(settings.worker.metrics_listen))
         opened.push_async_callback(line.aclose)
         await daemon.run(
             serve_all(outposts, stopping=daemon.stopping, clock=clock),
             duties=[duty for outpost in outposts for duty in _duties(outpost, settings)],
+            reload=reloader(settings, reread, limit),
         )
 
 
@@ -50,10 +60,6 @@ def check_remote_worker(settings: "Settings", names: Sequence[str]) -> None:
     for name, plane in planes.items():
         _bearer(settings, name, plane)
     typer.echo(f"ok: {', '.join(planes)} by {settings.control_plane}")
-
-
-def _outposts(settings: "Settings", names: Sequence[str], line: "Line", clock: "Clock") -> "list[Outpost]":
-    return [_outpost(settings, name, plane, line, clock) for name, plane in planes_of(settings, names).items()]
 
 
 def _outpost(settings: "Settings", name: str, plane: "PlaneSettings", line: "Line", clock: "Clock") -> "Outpost":

@@ -11,6 +11,7 @@ import typer
 from control_plane.arguments import DatabaseUrl, find_plane
 from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, tune_interpreter
 from workers.cli.options import ControlPlane, TokenFile, refuse_both
+from workers.cli.reloading import Rereading, reloader
 from workers.cli.remote_worker import check_remote_worker, limits_of, run_remote_worker
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ def worker(
         if check_config:
             typer.echo(f"ok: {', '.join(names) or 'every plane'} by the database")
         else:
-            asyncio.run(run_worker(settings, names))
+            asyncio.run(run_worker(settings, names, reread=context.obj.reread))
     elif check_config:
         check_remote_worker(settings, names)
     else:
-        asyncio.run(run_remote_worker(settings, names))
+        asyncio.run(run_remote_worker(settings, names, reread=context.obj.reread))
 
 
-async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
+async def run_worker(settings: "Settings", names: Sequence[str], *, reread: Rereading | None = None) -> None:
     """Compose a worker for these planes, or for all, over the store, and run it until it is stopped."""
     from structlog.contextvars import bind_contextvars
 
@@ -70,6 +71,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     from workers.daemon import Daemon
     from workers.duties import Duty
     from workers.local import LocalCancellations, threads
+    from workers.metrics import served
     from workers.planes import Planes
     from workers.rounds import Rounds
 
@@ -85,6 +87,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
     rounds = Rounds(queue, planes.look, worker=own.name, limits=limits_of(settings), clock=clock)
     daemon = Daemon(clock)
     async with AsyncExitStack() as opened:
+        opened.enter_context(served(own.metrics_listen))
         opened.push_async_callback(planes.aclose)
         opened.callback(store.close)
         await daemon.run(
@@ -93,6 +96,7 @@ async def run_worker(settings: "Settings", names: Sequence[str]) -> None:
             woken=[wake],
             planes=rounds.planes,
             listen=listener_of(settings.database_url),
+            reload=reloader(settings, reread, lambda read: rounds.limit(limits_of(read))),
         )
 
 
