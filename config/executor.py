@@ -32,6 +32,8 @@ class ExecutorSettings(Section):
     memory_limit: Annotated[str, AfterValidator(check_memory_limit)] = "1GB"
     threads: Count | None = None
     listen: HostAndPort | None = None
-    token_file: Annotated[Path | None, AfterValidator(check_listeners_token_file), Field(validate_default=True)] = None
+    listen_token_file: Annotated[
+        Path | None, AfterValidator(check_listeners_token_file), Field(validate_default=True)
+    ] = None
     metrics_listen: HostAndPort | None = None
     microcents_per_second: Annotated[int, Field(ge=0)] = 0

@@ -165,9 +165,9 @@ BAD = [
     ),
     Bad(
         "a token file that is a folder",
-        ("executor", "--data-plane", "local", "--data-folder", "new", "--token-file", "/"),
+        ("executor", "--data-plane", "local", "--data-folder", "new", "--listen-token-file", "/"),
         ExitCode.BAD_INPUT,
-        ("token_file: / cannot be read: Is a directory",),
+        ("listen_token_file: / cannot be read: Is a directory",),
     ),
     Bad(
         "a plane whose account is not configured, worked",
@@ -191,7 +191,7 @@ BAD = [
         "an address of the embedded engine on another platform",
         (
             *("executor", "--data-plane", "snow", "--data-folder", "new"),
-            *("--listen", "127.0.0.1:1", "--token-file", "/etc/hostname"),
+            *("--listen", "127.0.0.1:1", "--listen-token-file", "/etc/hostname"),
         ),
         ExitCode.BAD_INPUT,
         ("listen", "--listen", "embedded DuckDB", "leave it out"),

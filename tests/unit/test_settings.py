@@ -61,7 +61,7 @@ def test_what_the_example_comments_out_can_be_set(write_file: WriteFile) -> None
 
     assert settings.worker.name == "canceller-1"
     assert settings.executor.listen == "0.0.0.0:8470"
-    assert settings.executor.token_file == Path("/etc/countermand/executor.token")
+    assert settings.executor.listen_token_file == Path("/etc/countermand/executor.token")
     assert (settings.profile, settings.url) == ("staging", "https://countermand.staging.example")
     assert settings.policy.overrides == {"platform_aws": ["materialize-view", "datasets_sample"]}
     assert settings.snowflake.sign_in("worker").token_file == Path("/etc/countermand/canceller.token")
@@ -263,7 +263,7 @@ def test_a_password_is_never_repeated() -> None:
         ),
         ('[executor]\nmemory_limit = "1 gig"', "executor.memory_limit should be a size such as 512MB or 4GiB, not"),
         ('[executor]\nlisten = "8470"', "executor.listen should be host:port, for example 0.0.0.0:8470, not '8470'."),
-        ('[executor]\nlisten = "[::1]:8470"', "executor.token_file should be given beside listen: whoever"),
+        ('[executor]\nlisten = "[::1]:8470"', "executor.listen_token_file should be given beside listen: whoever"),
         ('[policy.overrides]\nplatform_aws = "forecast"', "policy.overrides.platform_aws should be a valid list, not"),
         (
             '[policy.overrides]\nnarrative = ["forecast"]',
@@ -329,8 +329,8 @@ def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(monkeypatch
         ({"executor": {"slots": 0}}, "Option --slots: executor.slots should be greater than or equal to 1, not 0."),
         ({"executor": {"drain_seconds": -1.0}}, "Option --drain-seconds: executor.drain_seconds should be"),
         (
-            {"executor": {"slots": 1, "listen": "127.0.0.1:1", "token_file": None}},
-            "Option --listen: executor.token_file should be given beside listen: whoever",
+            {"executor": {"slots": 1, "listen": "127.0.0.1:1", "listen_token_file": None}},
+            "Option --listen: executor.listen_token_file should be given beside listen: whoever",
         ),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_wrong_option_is_named_as_it_was_given(given: dict[str, Any], sentence
 def test_a_section_of_which_no_option_was_given_is_the_files(write_file: WriteFile) -> None:
     path = write_file('[executor]\nlisten = "127.0.0.1:1"')
 
-    with pytest.raises(SettingsError, match=f"^{re.escape(str(path))}:2: executor.token_file should be given"):
+    with pytest.raises(SettingsError, match=f"^{re.escape(str(path))}:2: executor.listen_token_file should be given"):
         load_settings(path, executor={"slots": None})
 
 

@@ -172,7 +172,7 @@ platform_aws = [
         ["countermand.toml:16:", "worker.planes.west.token"],
         ["countermand.toml:17:", "worker.planes.west.snowflake"],
         ["countermand.toml:17:", "worker.planes.west.snowflake.port"],
-        ["countermand.toml:20:", "executor.token_file"],
+        ["countermand.toml:20:", "executor.listen_token_file"],
         ["countermand.toml:23:", "policy.overrides.platform_aws.1"],
     ]
     assert [line for line in lines if "s3cret" in line] == []

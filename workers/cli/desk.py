@@ -110,9 +110,9 @@ def listener_of(database_url: str) -> "Callable[[], Listener] | None":
     return (lambda: Listener(database_url)) if can_listen(database_url) else None
 
 
-def read_token(file: Path | None) -> str | None:
-    """The token in the file, where there is one. Raises BadInput."""
-    return None if file is None else read_secret(file, "token_file").get_secret_value()
+def read_token(file: Path | None, field: str = "token_file") -> str | None:
+    """The token in the file, where there is one. Raises BadInput, which names the *field*."""
+    return None if file is None else read_secret(file, field).get_secret_value()
 
 
 def read_secret(file: Path, field: str) -> "SecretStr":

@@ -11,7 +11,7 @@ import typer
 
 from control_plane.arguments import DatabaseUrl, find_plane
 from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, read_token
-from workers.cli.options import ControlPlane, refuse_both
+from workers.cli.options import ControlPlane, TokenFile, refuse_both
 from workers.cli.reaching import bearer_of, line_of
 from workers.cli.reloading import Rereading, reloader
 from workers.clock import Clock
@@ -48,22 +48,30 @@ def executor(
     memory_limit: Annotated[str | None, typer.Option(help="What embedded DuckDB may use, as 512MB or 4GB.")] = None,
     threads: Annotated[int | None, typer.Option(help="What embedded DuckDB may use.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT instead of the folder's Unix socket; embedded.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="Needed with --listen.")] = None,
+    listen_token_file: Annotated[Path | None, typer.Option(help="Needed with --listen.")] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="How long runs may end by themselves when stopped.")
     ] = None,
     control_plane: ControlPlane = None,
+    token_file: TokenFile = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run a plane's jobs, until stopped: on embedded DuckDB, or on its Snowflake account.
 
-    With a control plane it needs no database: it reaches out over HTTPS, with a token that is bound to its plane,
-    COUNTERMAND_TOKEN or token_file of the settings. SIGTERM drains; a second signal ends it at once.
+    With a control plane it needs no database: it reaches out over HTTPS, with a token that is bound to its plane.
+    SIGTERM drains; a second signal ends it at once; SIGHUP reads limits and log level anew.
     """
     refuse_both(control_plane, database_url)
-    embedded_only = {"memory_limit": memory_limit, "threads": threads, "listen": listen, "token_file": token_file}
+    embedded_only = {
+        "memory_limit": memory_limit,
+        "threads": threads,
+        "listen": listen,
+        "listen_token_file": listen_token_file,
+    }
     given = {"slots": slots, "drain_seconds": drain_seconds, **embedded_only}
-    settings = context.obj.settings(database_url=database_url, control_plane=control_plane, executor=given)
+    settings = context.obj.settings(
+        database_url=database_url, control_plane=control_plane, token_file=token_file, executor=given
+    )
     refused = tuple(name for name, value in embedded_only.items() if value is not None)
     if database_url is not None:
         settings = settings.model_copy(update={"control_plane": None})
@@ -227,7 +235,7 @@ def _refuse_embedded_only(plane: "DataPlane", given: Sequence[str]) -> None:
 
 
 def _embedded_opener(own: "ExecutorSettings", make_engine: "Callable[..., EmbeddedEngine] | None") -> Opener:
-    token = read_token(own.token_file)
+    token = read_token(own.listen_token_file, "listen_token_file")
 
     async def open_embedded(opened: AsyncExitStack, folder: "Folder") -> Opened:
         from workers.engines.embedded import EmbeddedEngine
