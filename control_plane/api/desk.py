@@ -30,6 +30,7 @@ log = structlog.get_logger()
 Answer = TypeVar("Answer")
 
 LOOK_AGAIN_SECONDS = 1.0  #: a request that nobody told of is found after so long
+BEATS_SECONDS = 0.1  #: a heartbeat waits for others: nobody hurries for its answer
 THREADS = 8  #: as many calls reach the store at a time; the rest waits its turn
 
 
@@ -48,7 +49,9 @@ class Desk:
         self._cancellations: Together[CancellationRequest, Job] = Together(
             self._intake.request_cancellations, self._hand_off
         )
-        self._beats: Together[Beat, DataPlane] = Together(self._note, self._hand_off)
+        self._beats: Together[Beat, DataPlane] = Together(
+            self._note, self._hand_off, at_most=1_000, linger_seconds=BEATS_SECONDS
+        )
 
     def _note(self, beats: Sequence[Beat]) -> Sequence[DataPlane | CountermandError]:
         noted = self._intake.planes_in(self.presences.note(beats))

@@ -34,7 +34,7 @@ class Together(Generic[Asked, Answer]):
 
     Those who were answered together come back one after the other. So the next batch waits until as many have come, for
     *gather_seconds* at most: else the first would go alone, and the others wait for its commit. Whoever has asked alone
-    waits for nobody.
+    waits for nobody; unless nobody is in a hurry: then every batch waits for *linger_seconds*.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Together(Generic[Asked, Answer]):
         at_once: int = 4,
         patience_seconds: float = PATIENCE_SECONDS,
         gather_seconds: float = GATHER_SECONDS,
+        linger_seconds: float = 0.0,
     ) -> None:
         self._perform = perform
         self._hand_off = hand_off
@@ -53,6 +54,7 @@ class Together(Generic[Asked, Answer]):
         self._at_once = at_once
         self._patience_seconds = patience_seconds
         self._gather_seconds = gather_seconds
+        self._linger_seconds = linger_seconds
         self._expected = 0  #: so many were answered, or waited already, at the latest end of a batch
         self._ended_at = -math.inf
         self._all_here = asyncio.Event()
@@ -86,6 +88,9 @@ class Together(Generic[Asked, Answer]):
 
     async def _gather(self) -> None:
         """Wait until all are here who are expected back, or their time is up."""
+        if self._linger_seconds:
+            await asyncio.sleep(self._linger_seconds)
+            return
         since = asyncio.get_running_loop().time() - self._ended_at
         if since < RECENT_SECONDS and len(self._waiting) < self._expected:
             self._all_here.clear()

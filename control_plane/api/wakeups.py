@@ -70,36 +70,39 @@ class _Poll:
 class _Plane:
     """A plane for which somebody waits, or did a moment ago."""
 
-    def __init__(self) -> None:
+    def __init__(self, loud_at: int) -> None:
         self.polls: set[_Poll] = set()
-        self.news = 0  #: so many were told
-        self.is_quiet = False  #: the latest look found no open cancellation, and no news came since
-        self.left_at = 0.0
+        self.executors = 0  #: so many polls wait for jobs
+        self.loud_at = loud_at  #: in which look, or before which, there was something to look for
 
-    def tell(self) -> None:
-        self.news += 1
-        self.is_quiet = False
+    def wake(self, which: Callable[[_Poll], bool], loud_at: int) -> None:
+        self.loud_at = loud_at
         for poll in self.polls:
-            poll.woken.set()
+            if which(poll):
+                poll.woken.set()
 
 
 class Wakeups:
-    """The long polls of one server, by plane."""
+    """The long polls of one server, by plane. A look costs no step for a plane that it does not name."""
 
     def __init__(self) -> None:
         self._planes: dict[UUID, _Plane] = {}
+        self._left: dict[UUID, float] = {}  #: planes without a poll, and since when
+        self._executors: set[UUID] = set()  #: planes with polls that wait for jobs
+        self._begun = 0  #: looks
+        self._ended = 0  #: the latest look that has ended
         self.stopping = False
 
     def tell(self, data_plane_id: UUID) -> None:
         """The plane has news."""
         if plane := self._planes.get(data_plane_id):
-            plane.tell()
+            plane.wake(lambda _: True, self._begun)
 
     def stop(self) -> None:
         """Let everybody go, and hold nobody from now on: the server ends."""
         self.stopping = True
-        for plane in self._planes.values():
-            plane.tell()
+        for data_plane_id in self._planes:
+            self.tell(data_plane_id)
 
     async def poll(
         self,
@@ -121,41 +124,60 @@ class Wakeups:
             return await look()
         until, answer = asyncio.get_running_loop().time() + seconds, nothing
         with self._waiting(data_plane_id, wish) as (plane, poll), _set_at_the_end_of(until_gone(), poll.woken) as gone:
-            if not (wish.cancellations and plane.is_quiet):
+            if not (wish.cancellations and self._is_quiet(plane)):
                 answer = await poll.look(look)
             while not found(answer) and not self.stopping and await poll.news(until) and not gone.done():
                 answer = await poll.look(look)
         return answer
 
+    def _is_quiet(self, plane: _Plane) -> bool:
+        """The latest look found no open cancellation of it, and no news came since that look began."""
+        return plane.loud_at < self._ended
+
     async def look_for_all(self, find: Callable[[Sequence[UUID], Sequence[UUID]], Awaitable[Work]]) -> None:
         """One look for everybody: *find* is given the planes whose cancellations count, and those whose jobs do."""
         self._forget()
-        news = {data_plane_id: plane.news for data_plane_id, plane in self._planes.items()}
-        jobs = [key for key, plane in self._planes.items() if any(poll.wish.jobs for poll in plane.polls)]
-        if not news:
+        if not self._planes:
             return
-        work = await find(list(news), jobs)
-        for data_plane_id, before in news.items():
+        self._begun = look = self._begun + 1
+        work = await find(list(self._planes), list(self._executors))
+        for data_plane_id in {*work.open, *(plane for plane, _ in work.pending)}:
             if plane := self._planes.get(data_plane_id):
-                plane.is_quiet = data_plane_id not in work.open and plane.news == before
-                for poll in plane.polls:
-                    if poll.wants(work, data_plane_id):
-                        poll.woken.set()
+                plane.wake(lambda poll, on=data_plane_id: poll.wants(work, on), look)  # type: ignore[misc]
+        self._ended = look
 
     def _forget(self) -> None:
         since = asyncio.get_running_loop().time() - _WATCH_SECONDS
-        for data_plane_id in [key for key, plane in self._planes.items() if not plane.polls and plane.left_at < since]:
-            del self._planes[data_plane_id]
+        for data_plane_id in [key for key, left_at in self._left.items() if left_at < since]:
+            del self._left[data_plane_id], self._planes[data_plane_id]
 
     @contextmanager
     def _waiting(self, data_plane_id: UUID, wish: Wish) -> Iterator[tuple[_Plane, _Poll]]:
-        plane, poll = self._planes.setdefault(data_plane_id, _Plane()), _Poll(wish)
-        plane.polls.add(poll)
+        plane = self._planes.get(data_plane_id)
+        if plane is None:
+            plane = self._planes[data_plane_id] = _Plane(self._begun)
+        poll = _Poll(wish)
+        self._enter(data_plane_id, plane, poll)
         try:
             yield plane, poll
         finally:
-            plane.polls.discard(poll)
-            plane.left_at = asyncio.get_running_loop().time()
+            self._leave(data_plane_id, plane, poll)
+
+    def _enter(self, data_plane_id: UUID, plane: _Plane, poll: _Poll) -> None:
+        plane.polls.add(poll)
+        self._left.pop(data_plane_id, None)
+        if poll.wish.jobs:
+            plane.executors += 1
+            self._executors.add(data_plane_id)
+
+    def _leave(self, data_plane_id: UUID, plane: _Plane, poll: _Poll) -> None:
+        plane.polls.discard(poll)
+        if not plane.polls:
+            self._left[data_plane_id] = asyncio.get_running_loop().time()
+        if poll.wish.jobs:
+            plane.executors -= 1
+            if not plane.executors:
+                self._executors.discard(data_plane_id)
 
     @asynccontextmanager
     async def listening(self, open_listener: Callable[[], Listener] | None) -> AsyncIterator[None]:
