@@ -6,7 +6,7 @@ from time import monotonic
 from adapters.base import RunStatus
 from adapters.snowflake.account import Account, SignIn
 from adapters.snowflake.history import History
-from adapters.snowflake.line import Line, LineError, close_quietly, literal, sign_in
+from adapters.snowflake.line import NOT_ALLOWED, Line, LineError, close_quietly, literal, sign_in
 from control_plane.jobs import Waiting
 
 SINGS_SECONDS = 60
@@ -59,7 +59,7 @@ class Canary:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _stop(self, line: Line, query_id: str, as_user: str, of_user: str) -> None:
-        await line.tell(f"SELECT SYSTEM$CANCEL_QUERY({literal(query_id)})")
+        await self._tell(line, query_id, of_user)
         give_up_at = monotonic() + self._timeout_seconds
         while True:
             fate = (await line.fates([query_id])).get(query_id)
@@ -72,3 +72,13 @@ class Canary:
                 )
                 raise LineError(Waiting.STILL_RUNNING, detail)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _tell(self, line: Line, query_id: str, of_user: str) -> None:
+        """Raises LineError, naming the privilege that is missing: Snowflake names none."""
+        try:
+            await line.tell(f"SELECT SYSTEM$CANCEL_QUERY({literal(query_id)})")
+        except LineError as error:
+            if error.code not in NOT_ALLOWED:
+                raise
+            needed = f"OPERATE on the warehouse, or OWNERSHIP of the user {of_user}"
+            raise LineError(Waiting.NOT_PERMITTED, f"{error.message} (needed: {needed})", error.code) from error

@@ -79,6 +79,16 @@ async def test_the_check_says_in_one_line_what_would_go_wrong(
     await adapter.aclose()
 
 
+async def test_the_check_says_what_the_user_needs_who_may_not_stop(double: SnowflakeDouble) -> None:
+    adapter = adapter_of(double, executor_user="EXECUTOR", canary=double.sign_in("EXECUTOR"))
+    double.switch(denied=["CANCELLER"])
+
+    check = await adapter.check()
+
+    assert check.detail.endswith("(needed: OPERATE on the warehouse, or OWNERSHIP of the user EXECUTOR)")
+    await adapter.aclose()
+
+
 async def test_what_cannot_be_tried_is_not_called_in_order(double: SnowflakeDouble) -> None:
     adapter = adapter_of(double, executor_user="EXECUTOR")
 
