@@ -48,7 +48,7 @@ def track(query_id: str) -> list[str]:
     return ["jobs", "track", "--plane", "warehouse", "--handle", query_id, "--wait-cancel", "--json"]
 
 
-@pytest.mark.parametrize("allowed", [["--user", "DBT"], ["--role", "TRANSFORMER"]])
+@pytest.mark.parametrize("allowed", [["--user", "DBT"], ["--warehouse", WAREHOUSE], ["--role", "TRANSFORMER"]])
 def test_one_command_stops_a_query_of_an_allowed_owner_and_prints_the_proof(
     site: Site, elsewhere: Elsewhere, allowed: list[str]
 ) -> None:
