@@ -6,7 +6,6 @@ may have closed it while it lay idle, and by whoever outlasts the outage.
 
 import ssl
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -54,7 +53,11 @@ class Bearer:
 
 
 class Line:
-    """HTTPS to one control plane. Proxies are taken from the environment, as everywhere."""
+    """HTTPS to one control plane. Proxies are taken from the environment, as everywhere.
+
+    Over HTTP/1.1: a long poll that is given up closes its connection, so the control plane claims nothing for it any
+    more. Over HTTP/2 httpcore 1.0.9 leaves the stream open (seen against hypercorn), and the poll would go on.
+    """
 
     def __init__(self, url: str, *, tls: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url
@@ -64,8 +67,6 @@ class Line:
             transport=transport,
             verify=tls,
             trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
-            http2=find_spec("h2")
-            is not None,  # many long polls over one connection, and one is ended without closing it
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
         )
 
