@@ -36,7 +36,7 @@ def lost(error: httpx.RequestError, url: str, *, repeatable: bool) -> Counterman
     if _speaks_no_tls(error):
         return BadInput(f"url: what answers at {url} speaks no TLS: is it an http:// address?", field="url")
     if certificate := _certificate_error(error):
-        wish = "correct the address, or name the authority's file in SSL_CERT_FILE"
+        wish = "correct the address, or name the authority's file in SSL_CERT_FILE (in tls.ca_file for a worker)"
         return BadInput(f"url: the certificate of {url} is not valid: {certificate}; {wish}", field="url")
     away = ControlPlaneUnavailable(f"the control plane at {url} is away: {_why(error)}")
     return _doubted(away, repeatable=repeatable or isinstance(error, NOT_SENT))

@@ -28,11 +28,11 @@ def answer(status: str, body: str = "", content_type: str = "application/json", 
 class MisbehavingServer:
     """Performs one act for each request, the last one again and again; remembers what it was sent."""
 
-    def __init__(self, script: Sequence[bytes | Act], *, tls: bool = False) -> None:
+    def __init__(self, script: Sequence[bytes | Act], *, tls: bool = False, knows_clients: bool = False) -> None:
         self.requests: list[bytes] = []
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._tls = _tls() if tls else None
+        self._tls = _tls(knows_clients=knows_clients) if tls else None
         scheme = "https" if tls else "http"
         self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._closing = False
@@ -70,10 +70,16 @@ class MisbehavingServer:
             connection.close()
 
 
-def _tls() -> ssl.SSLContext:
-    """A certificate for this machine that nobody has signed; its key opens nothing else."""
+def _tls(*, knows_clients: bool) -> ssl.SSLContext:
+    """A certificate for this machine that nobody has signed; its key opens nothing else.
+
+    Where it *knows_clients*, it serves those alone who show that same certificate.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
+    if knows_clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(CERTIFICATE)
     return context
 
 
@@ -105,9 +111,9 @@ def _is_whole(request: bytes) -> bool:
 
 
 @contextmanager
-def misbehaving(*script: bytes | Act, tls: bool = False) -> Iterator[MisbehavingServer]:
+def misbehaving(*script: bytes | Act, tls: bool = False, knows_clients: bool = False) -> Iterator[MisbehavingServer]:
     """Such a server, closed at the end."""
-    server = MisbehavingServer(script, tls=tls)
+    server = MisbehavingServer(script, tls=tls, knows_clients=knows_clients)
     try:
         yield server
     finally:
