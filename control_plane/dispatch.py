@@ -22,6 +22,7 @@ from control_plane.jobs import Closure, Handle, Job, JobType, Process, Waiting
 from control_plane.lifecycle import RECEIPTED_STATES, JobState
 from control_plane.presence import Beat, Presences
 from control_plane.store import Store, Transaction
+from control_plane.tally import COMPLETED, Tally
 from control_plane.work import (
     Assignment,
     Attendance,
@@ -49,8 +50,9 @@ _LONGEST_DELAY_SECONDS = 3_600.0  #: of a postponement: whoever asks for more wo
 class Dispatch:
     """The store as planes' processes see it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tally: Tally | None = None) -> None:
         self._store = store
+        self._tally = tally or Tally()
 
     def installation(self) -> str:
         """The random name that this database got at its first migration."""
@@ -136,6 +138,8 @@ class Dispatch:
         if cancelled:
             rows = self._store.perform(statements.settle(), cancelled, actor=_document(actor))
             landed |= {row["job_id"]: row["ended_at"] for row in rows}
+            outcomes = {item.job_id: item.receipt.outcome for item in cancelled if item.receipt is not None}
+            self._tally.add((row["data_plane_id"], outcomes[row["job_id"]].value) for row in rows)
         succeeded = [item for item in settlements if item.receipt is None and item.result is not None]
         if succeeded:
             landed |= self._complete_tracked(succeeded, actor)
@@ -410,10 +414,11 @@ class Dispatch:
         """Complete committed jobs whose publication stands; anybody may, any number of times."""
         return list(self._completed(self._store, job_ids, actor)) if job_ids else []
 
-    @staticmethod
-    def _completed(on: Store | Transaction, job_ids: Sequence[UUID], actor: Process) -> dict[UUID, Any]:
+    def _completed(self, on: Store | Transaction, job_ids: Sequence[UUID], actor: Process) -> dict[UUID, Any]:
         wanted = [{"job_id": job_id} for job_id in sorted(job_ids)]
         moved = on.perform(statements.complete(), wanted, actor=_document(actor))
+        asked = [row for row in moved if row["moved_from"] == JobState.PENDING_CANCELLATION.value]
+        self._tally.add((row["data_plane_id"], COMPLETED) for row in asked)
         return {row["job_id"]: row["ended_at"] for row in moved}
 
     def fail(self, failures: Sequence[Failure], *, executor: Executor) -> list[UUID]:

@@ -40,6 +40,7 @@ from control_plane.policy import Policy
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
 from control_plane.store import Store, Transaction
+from control_plane.tally import Tally
 from control_plane.wire import CancellationProgress, Page
 
 PER_PAGE_LIMIT = 500
@@ -89,15 +90,16 @@ class CancellationRequest(Struct, frozen=True):
 class Intake:
     """The store as users see it, each within a scope: what is outside of it is not there."""
 
-    def __init__(self, store: Store, policy: Policy, scope: Scope = OPERATOR) -> None:
+    def __init__(self, store: Store, policy: Policy, scope: Scope = OPERATOR, tally: Tally | None = None) -> None:
         self._store = store
         self._policy = policy
         self._scope = scope
+        self._tally = tally or Tally()
         self._company_id = scope.company_id or OPERATORS_COMPANY
 
     def within(self, scope: Scope) -> Self:
         """The same store, for somebody else."""
-        return type(self)(self._store, self._policy, scope)
+        return type(self)(self._store, self._policy, scope, self._tally)
 
     # --- data planes ---
 
@@ -439,12 +441,13 @@ class Intake:
             raise Forbidden("attestation: a person attests; make a token of theirs: `countermand tokens create --user`")
         moment = self._store.perform(statements.select_moment())[0]["moment"]
         receipt = Receipt(outcome=Outcome.ATTESTED, seen_at=moment, worker=name, attestation=attestation)
-        self._store.perform(
+        settled = self._store.perform(
             statements.attest(),
             [{"job_id": job_id, "receipt": receipt}],
             actor=msgspec.to_builtins(attested_by),
             attestation=attestation,
         )
+        self._tally.add((row["data_plane_id"], receipt.outcome.value) for row in settled)
         return self.job(job_id)
 
     def settle_never_claimed(self, jobs: Sequence[Job]) -> list[UUID]:
@@ -453,6 +456,7 @@ class Intake:
             return []
         wanted = [{"job_id": job.job_id, "receipt": _never_claimed(job)} for job in jobs]
         settled = self._store.perform(statements.settle_never_claimed(), wanted, actor=msgspec.to_builtins(SELF))
+        self._tally.add((row["data_plane_id"], Outcome.NEVER_STARTED.value) for row in settled)
         return [row["job_id"] for row in settled]
 
 

@@ -21,6 +21,15 @@ class Beat(Struct, frozen=True):
     presence: Presence | None = None
 
 
+class Reason(Struct, frozen=True):
+    """So many of a plane's cancellations wait for one reason, None before any was given; some of them are stuck."""
+
+    data_plane_id: UUID
+    waiting: str | None
+    count: int
+    stuck: int
+
+
 class Presences:
     """The processes of a store's planes."""
 
@@ -45,6 +54,12 @@ class Presences:
         if grown:  # only then can there be too many
             self._store.perform(statements.forget_workers(), [{"data_plane_id": plane} for plane in sorted(grown)])
         return {row["data_plane_id"] for row in noted}
+
+    def reasons(self, data_plane_ids: Sequence[UUID]) -> list[Reason]:
+        """Why how many cancellations wait on each of the planes."""
+        wanted = [{"data_plane_id": plane} for plane in data_plane_ids]
+        rows = self._store.perform(statements.count_reasons(), wanted) if wanted else ()
+        return [Reason(row["data_plane_id"], row["waiting"], row["waiting_count"], row["stuck_count"]) for row in rows]
 
     def of_plane(self, plane: DataPlane, scope: Scope) -> Workers:
         """Who works on the plane, and what waits there. Another company than its owner sees what is its own."""

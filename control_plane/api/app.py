@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api import health, jobs, planes, processes, whoami
+from control_plane.api import health, jobs, metrics, planes, processes, whoami
 from control_plane.api.description import CONFIG, describe
 from control_plane.api.desk import Desk
 from control_plane.api.docs import ASSETS
@@ -52,7 +52,7 @@ def build_api(
             desk.close()
 
     app = Litestar(
-        [jobs.ROUTES, planes.ROUTES, processes.ROUTES, whoami.ROUTES, health.ROUTES, ASSETS, openapi],
+        [jobs.ROUTES, planes.ROUTES, processes.ROUTES, whoami.ROUTES, metrics.ROUTES, health.ROUTES, ASSETS, openapi],
         dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
         exception_handlers={
             CountermandError: answer_known,

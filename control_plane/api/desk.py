@@ -23,6 +23,7 @@ from control_plane.planes import DataPlane
 from control_plane.policy import Policy
 from control_plane.presence import Beat, Presences
 from control_plane.store import Store
+from control_plane.tally import Tally
 from control_plane.tokens import Caller, Tokens
 
 log = structlog.get_logger()
@@ -40,8 +41,9 @@ class Desk:
     def __init__(self, store: Store, policy: Policy) -> None:
         self._store = store
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
-        self._intake = Intake(store, policy)
-        self.dispatch = Dispatch(store)
+        self.tally = Tally()
+        self._intake = Intake(store, policy, tally=self.tally)
+        self.dispatch = Dispatch(store, self.tally)
         self.presences = Presences(store)
         self.tokens = Tokens(store)
         self.wakeups = Wakeups()
@@ -92,7 +94,8 @@ class Desk:
 
     async def _look_each_second(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(LOOK_AGAIN_SECONDS - now % LOOK_AGAIN_SECONDS)  # on the second, when long polls end
             try:
                 await self.look_for_all()
             except CountermandError:

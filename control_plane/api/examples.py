@@ -215,7 +215,7 @@ BODIES: dict[str, Struct] = {
     "list_discardable_jobs": process_wire.JobIds([_JOB]),
 }
 #: What every operation answers when all is well.
-ANSWERS: dict[str, Struct] = {
+ANSWERS: dict[str, Struct | str] = {
     "list_jobs": Page(1, 1, 1, [_CANCELLED]),
     "submit_job": _PENDING,
     "get_job": _CANCELLED,
@@ -275,6 +275,7 @@ ANSWERS: dict[str, Struct] = {
     "list_committed_jobs": process_wire.Claims([structs.replace(_CLAIM, publication=Publication(6404, 17))]),
     "list_discardable_jobs": _THIS,
     "whoami": Whoami("canceller-1", 1, ["jobs:write"], None, _VIEW, "4d1f0c6a", "0.1.0", _after(60)),
+    "metrics": f'countermand_cancellations_waiting{{plane="{_PLANE}",reason="still_running"}} 1\n',
     "live": health.Health(),
     "ready": health.Health(),
 }

@@ -44,19 +44,28 @@ class Operation(HTTPRouteHandler):
             await guard(connection, self)  # type: ignore[misc]  # Litestar's guards may be plain functions, ours are not
 
     async def to_response(self, app: Litestar, data: Any, request: Request[Any, Any, Any]) -> ASGIApp:  # noqa: ARG002  # Litestar's signature
-        """What was answered, as JSON."""
+        """What was answered, as JSON or as plain text."""
+        if isinstance(data, Text):
+            return _Answer(self.status_code, data.encode(), b"text/plain; version=0.0.4; charset=utf-8")
         return _Answer(self.status_code, msgspec.json.encode(data))
+
+
+class Text(str):
+    """An answer that is no JSON but text."""
+
+    __slots__ = ()
 
 
 class _Answer:
     """Sends one body."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
         self._status = status
         self._body = body
+        self._kind = kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self._body))]
+        headers = [(b"content-type", self._kind), (b"content-length", b"%d" % len(self._body))]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
 
@@ -69,6 +78,7 @@ def operation(
     *,
     may_answer: frozenset[int] = frozenset({404}),
     creates: bool = False,
+    media_type: str = "application/json",
 ) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
     """A handler's decorator. *name*: the method's in generated clients; *may_answer*: which problems are its own.
 
@@ -80,6 +90,7 @@ def operation(
         guards=[needs(permission)],
         operation_id=name,
         status_code=201 if creates else 200,
+        media_type=media_type,
         responses={status: problem_response(status) for status in sorted(_ALWAYS | may_answer)},
     )
 

@@ -5,6 +5,8 @@ second one look is taken for everybody who waits, never one for each.
 """
 
 import asyncio
+import math
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,6 +24,7 @@ log = structlog.get_logger()
 Found = TypeVar("Found")
 
 _LISTEN_AGAIN_SECONDS = 5.0
+_SHARED_FROM_SECONDS = 10.0
 _WATCH_SECONDS = 5.0  #: a plane whose last poll has ended; the next one usually comes at once
 
 
@@ -122,7 +125,7 @@ class Wakeups:
         """
         if seconds <= 0:
             return await look()
-        until, answer = asyncio.get_running_loop().time() + seconds, nothing
+        until, answer = _together(asyncio.get_running_loop().time(), seconds), nothing
         with self._waiting(data_plane_id, wish) as (plane, poll), _set_at_the_end_of(until_gone(), poll.woken) as gone:
             if not (wish.cancellations and self._is_quiet(plane)):
                 answer = await poll.look(look)
@@ -213,6 +216,16 @@ class Wakeups:
         finally:
             loop.remove_reader(descriptor)
             listener.close()
+
+
+def _together(now: float, seconds: float) -> float:
+    """When a poll ends that waits for so long: a long one together with others on the second, which costs less CPU.
+
+    Up to a tenth earlier, by chance: those who came at once, after the server had been away, do not for ever.
+    """
+    if seconds < _SHARED_FROM_SECONDS:
+        return now + seconds
+    return float(math.floor(now + seconds * random.uniform(0.9, 1.0)))  # noqa: S311  # no secret
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from control_plane.statements.planes import (
     share_plane,
 )
 from control_plane.statements.presence import (
+    count_reasons,
     count_waiting,
     forget_workers,
     note_presences,
@@ -108,6 +109,7 @@ __all__ = [
     "confirm_closed",
     "confirm_lower_incarnations",
     "count_jobs",
+    "count_reasons",
     "count_waiting",
     "extend",
     "fail",

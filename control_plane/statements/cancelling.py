@@ -254,7 +254,7 @@ def settle() -> Chain:
             receipt=wanted.c.receipt,
         ).returning(jobs.c.ended_at),
         (closed, audited(Trigger.CANCEL, actor())),
-        answer=lambda moved: select(moved.c.job_id, moved.c.ended_at),
+        answer=lambda moved: select(moved.c.job_id, moved.c.data_plane_id, moved.c.ended_at),
     )
 
 

@@ -132,6 +132,26 @@ def select_waiting() -> Select[Any]:
 
 
 @lru_cache
+def count_reasons() -> Select[Any]:
+    """How many cancellations are not settled on each of the planes in ``:rows``, by the reason to wait, and how many of
+    them are stuck; by the partial index, whatever has been settled before."""
+    wanted = select(rows(data_plane_id=Uuid).c.data_plane_id)
+    stuck_from = shifted(cancellations.c.requested_at, data_planes.c.stuck_after_seconds)
+    is_stuck = or_(cancellations.c.stuck_at.is_not(None), stuck_from < now())
+    return (
+        select(
+            cancellations.c.data_plane_id,
+            cancellations.c.waiting,
+            func.count().label("waiting_count"),
+            func.count(case((is_stuck, 1))).label("stuck_count"),
+        )
+        .join(data_planes, data_planes.c.data_plane_id == cancellations.c.data_plane_id)
+        .where(among(cancellations.c.data_plane_id, wanted), cancellations.c.settled_at.is_(None))
+        .group_by(cancellations.c.data_plane_id, cancellations.c.waiting)
+    )
+
+
+@lru_cache
 def select_open() -> Select[Any]:
     """Those of the planes in ``:rows`` that have unsettled cancellations, and *next_round_at*, when the first is due.
 

@@ -103,10 +103,10 @@ class Api:
         new = NewPlane(**{"display_name": f"plane {uuid4()}", "platform": Platform.NARRATIVE} | fields)
         return self.given.intake.within(Scope(company_id)).create_plane(new)
 
-    async def until_waiting(self, plane: DataPlane) -> None:
-        """Come back once a long poll of the plane has looked, has found nothing, and waits for news."""
+    async def until_waiting(self, plane: DataPlane, polls: int = 1) -> None:
+        """Come back once so many long polls of the plane have looked, have found nothing, and wait for news."""
         async with asyncio.timeout(ALLOWED_SECONDS):
-            while not any(poll.woken._waiters for poll in self._polls(plane)):
+            while len([poll for poll in self._polls(plane) if poll.woken._waiters]) < polls:
                 await checkpoint()
 
     def _polls(self, plane: DataPlane) -> Iterable[Any]:

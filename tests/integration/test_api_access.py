@@ -42,6 +42,7 @@ CLOSED = sorted(OPERATIONS.keys() - OPEN)
 WITH_IDS = [name for name in CLOSED if "{" in OPERATIONS[name].path]
 OF_OWNERS = ["allow_tracking"]
 OF_ANYBODY = ["whoami"]  # who bears a valid token
+OF_THE_BEARER = [*OF_ANYBODY, "metrics"]  # tell of nothing but the bearer's own; what, has tests of its own
 OF_READERS = ["list_workers"]
 OF_PROCESSES = [
     name
@@ -58,6 +59,7 @@ NEEDS = {
     "list_data_planes": Permission.DATA_PLANES_READ,
     "get_data_plane": Permission.DATA_PLANES_READ,
     "list_workers": Permission.DATA_PLANES_READ,
+    "metrics": Permission.DATA_PLANES_READ,
     "create_data_plane": Permission.DATA_PLANES_WRITE,
     "archive_data_plane": Permission.DATA_PLANES_WRITE,
     "allow_tracking": Permission.DATA_PLANES_WRITE,
@@ -359,7 +361,7 @@ async def test_who_lacks_the_permission_gets_403_naming_it_and_changes_nothing(
     assert contents(api.given.store) == before
 
 
-@pytest.mark.parametrize("name", [name for name in CLOSED if name not in ["create_data_plane", *OF_ANYBODY]])
+@pytest.mark.parametrize("name", [name for name in CLOSED if name not in ["create_data_plane", *OF_THE_BEARER]])
 async def test_another_company_finds_nothing_but_its_own_and_changes_nothing(api: Api, world: World, name: str) -> None:
     bearer = of_other_company(api, name)
     before = contents(api.given.store)
@@ -372,7 +374,7 @@ async def test_another_company_finds_nothing_but_its_own_and_changes_nothing(api
     assert contents(api.given.store) == before
 
 
-@pytest.mark.parametrize("name", [name for name in CLOSED if name not in OF_ANYBODY])
+@pytest.mark.parametrize("name", [name for name in CLOSED if name not in OF_THE_BEARER])
 async def test_a_token_bound_to_another_plane_finds_nothing_of_this_one_and_changes_nothing(
     api: Api, world: World, name: str
 ) -> None:

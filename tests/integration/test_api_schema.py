@@ -34,7 +34,16 @@ from tests.integration.api import describe, operations
 from tests.integration.given import EXECUTOR, Clock, Given, empty
 
 #: Would end the chain, or has nothing that another could be asked about.
-NO_LINKS = {"archive_data_plane", "create_data_plane", "list_executors", "list_workers", "live", "ready", "whoami"}
+NO_LINKS = {
+    "archive_data_plane",
+    "create_data_plane",
+    "list_executors",
+    "list_workers",
+    "live",
+    "metrics",
+    "ready",
+    "whoami",
+}
 #: What no process may do: a person has to be let in, or nothing but the refusal was tried.
 OF_PERSONS = {"allow_tracking", "create_data_plane"}
 AnyCase = schemathesis.Case[Any]
