@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from workers.cli.desk import Desk
+from workers.cli.leaving import keep_exit_code
 from workers.shadow import PACKAGES, describe_shadowing
 
 #: What the commands need beside the bare package; of those that are not named, some need the store.
@@ -39,6 +40,11 @@ LogFormat = Annotated[str | None, typer.Option(help="auto, json or console.")]
 
 def main() -> None:
     """Run the command; whatever is wrong is one sentence on stderr and a documented exit code."""
+    with keep_exit_code():
+        _run()
+
+
+def _run() -> NoReturn:
     shadowing = describe_shadowing()
     if shadowing:
         sys.stderr.write(f"countermand: {shadowing}\n")
