@@ -1,8 +1,10 @@
 """``countermand demo``: prepared here, played in ``workers.demo``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from config.settings import Settings
+    from workers.demo.stage import TokenMaker
     from workers.demo.venue import Venue
 
 
@@ -29,18 +32,21 @@ def demo(
     raise typer.Exit(show(_prepare_demo, venue, as_json=as_json))
 
 
-def _prepare_demo(database_url: str, names: Sequence[str]) -> dict[str, str]:
-    """A new database, and a token for each of the names."""
+def _prepare_demo(database_url: str) -> "TokenMaker":
+    """A new database; answers what makes tokens for it, as its operator would."""
     from control_plane.migrations import upgrade
     from control_plane.store import Store
     from control_plane.tokens import NewToken, Permission, Tokens
 
     upgrade(database_url)
-    store = Store(database_url)
-    allowed = [Permission.JOBS_READ, Permission.JOBS_WRITE, Permission.DATA_PLANES_WRITE]
-    made = {name: Tokens(store).create(NewToken(name, 1, allowed))[1] for name in names}
-    store.close()
-    return made
+
+    def make_token(name: str, plane: UUID | None = None) -> str:
+        allowed = [Permission.JOBS_READ, Permission.JOBS_WRITE, Permission.DATA_PLANES_WRITE]
+        with closing(Store(database_url)) as store:
+            new = NewToken(name, 1, [Permission.JOBS_WRITE] if plane else allowed, data_plane_id=plane)
+            return Tokens(store).create(new)[1]
+
+    return make_token
 
 
 # --- the Snowflake plane

@@ -6,17 +6,17 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
 
-from workers.demo.parts import OWNER, PASSER_BY, Part, parts
+from workers.demo.parts import Part, parts
 from workers.demo.screen import cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
 from workers.demo.snowflake import snowflake_parts
-from workers.demo.stage import LOGS, Stage
+from workers.demo.stage import LOGS, Stage, TokenMaker
 from workers.demo.venue import Venue
 
 PLAY_WITHIN_SECONDS = 58.0
@@ -24,8 +24,8 @@ EXIT_MISSED = 1
 EXIT_INTERRUPTED = 130
 ENDING = (signal.SIGTERM, signal.SIGHUP)  #: everything is cleared away then, as after an interrupt
 
-#: Makes the database of a URL, migrated, and answers the text of a new token for each of the names.
-Prepare = Callable[[str, Sequence[str]], Mapping[str, str]]
+#: Makes the database of a URL, migrated, and answers what makes tokens for it.
+Prepare = Callable[[str], TokenMaker]
 
 
 def show(prepare: Prepare, venue: Venue, *, as_json: bool) -> int:
@@ -63,11 +63,11 @@ def _clear_away(folder: Path, *, but_logs: bool = False) -> None:
 
 def _perform(folder: Path, prepare: Prepare, venue: Venue, *, as_json: bool) -> list[Part]:
     console, database_url = Console(markup=False), f"sqlite:///{folder / 'countermand.db'}"
-    tokens = prepare(database_url, (OWNER, PASSER_BY))
+    make_token = prepare(database_url)
     if not as_json:
         console.print(venue.told, soft_wrap=True, highlight=False)
     screen = open_screen(console, silent=as_json)
-    stage = Stage(folder, database_url, tokens, [*parts(), *snowflake_parts(venue.kind)], venue, screen.show)
+    stage = Stage(folder, database_url, make_token, [*parts(), *snowflake_parts(venue.kind)], venue, screen.show)
     try:
         stage.set_up()
         asyncio.run(_play(stage))

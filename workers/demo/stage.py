@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from control_plane.client import Client
@@ -20,7 +20,7 @@ from workers.demo.actors import Actor, stop_all
 from workers.demo.double import Double
 from workers.demo.example import load, published_rows
 from workers.demo.liar import IGNORE_STOP
-from workers.demo.parts import OWNER, Condition, MissedError, Part, has_ended
+from workers.demo.parts import OWNER, PASSER_BY, Condition, MissedError, Part, has_ended
 from workers.demo.snowflake import PLANE
 from workers.demo.venue import DOUBLE, Venue, VenueKind
 
@@ -58,8 +58,18 @@ class Load:
     after: float | None = None
 
 
+class TokenMaker(Protocol):
+    """Makes tokens, as the control plane's operator does."""
+
+    def __call__(self, name: str, plane: UUID | None = None, /) -> str:
+        """A new token's text: a user's or, for a *plane*, one of its processes'."""
+
+
 class Stage:
-    """The demo's world in *folder*, on a migrated database; *tokens* has the text of one for each who asks.
+    """The demo's world in *folder*, on a migrated database, for which *make_token* makes tokens.
+
+    Only the control plane knows of the database: executors and the canceller reach out to it, as they would from
+    another network.
 
     *venue* is where its Snowflake plane is. *on_look* is called after every look. Whoever made it closes it.
     """
@@ -68,7 +78,7 @@ class Stage:
         self,
         folder: Path,
         database_url: str,
-        tokens: Mapping[str, str],
+        make_token: TokenMaker,
         parts: Sequence[Part],
         venue: Venue,
         on_look: Callable[["Stage"], None],
@@ -81,14 +91,14 @@ class Stage:
         self.published: int | None = None
         self._folder = folder
         self._logs = folder / LOGS
-        self._tokens = tokens
+        self._make_token = make_token
         self._users: dict[str, Client] = {}
         self._actors: list[Actor] = []  #: in the order in which they were made
         self._on_look = on_look
         self._planes: dict[str, UUID] = {}
-        own = {"COUNTERMAND_DATABASE_URL": database_url, "XDG_CONFIG_HOME": str(folder)}
-        self._environment = _without_settings(os.environ) | SETTINGS | own
-        self._server = self._actor("server", ["workers", "serve", "--port", "0"])
+        self._environment = _without_settings(os.environ) | SETTINGS | {"XDG_CONFIG_HOME": str(folder)}
+        serve = ["workers", "serve", "--port", "0"]
+        self._server = self._actor("server", serve, COUNTERMAND_DATABASE_URL=database_url)
         self._double = Double(self._actor("double", [DOUBLE])) if venue.kind is VenueKind.DOUBLE else None
 
     # --- setting up
@@ -99,11 +109,11 @@ class Stage:
         signing_in = {**self._open(), **SNOWFLAKE_SETTINGS}
         for name in dict.fromkeys(part.plane for part in self.parts):
             if name == PLANE:
-                self._set_up_plane(name, Platform.SNOWFLAKE, self._executor(name, **signing_in))
+                self._set_up_plane(name, Platform.SNOWFLAKE, **signing_in)
             else:
                 load(self._folder / name)
-                self._set_up_plane(name, Platform.NARRATIVE, self._executor(name))
-        self._actor("canceller", ["workers", "worker"], **signing_in)
+                self._set_up_plane(name, Platform.NARRATIVE)
+        self._actor("canceller", ["workers", "--config", str(self._canceller_settings()), "worker"], **signing_in)
         for part in self.parts:
             submission = JobSubmission(self._planes[part.plane], part.type, part.input)
             part.job = self._users[OWNER].submit_job(submission)
@@ -114,8 +124,10 @@ class Stage:
         if self._double is not None:
             self._double.actor.start()
         address = self._await_address(self._server)
-        for name, token in self._tokens.items():
-            self._users[name] = Client(f"http://{address['host']}:{address['port']}", token)
+        url = f"http://{address['host']}:{address['port']}"
+        self._environment["COUNTERMAND_CONTROL_PLANE"] = url
+        for name in (OWNER, PASSER_BY):
+            self._users[name] = Client(url, self._make_token(name))
         if self._double is None:
             return self.venue.variables
         return self._double.open(self._await_address(self._double.actor))
@@ -131,14 +143,23 @@ class Stage:
             time.sleep(LOOK_EVERY_SECONDS)
         return address
 
-    def _set_up_plane(self, name: str, platform: Platform, executor: Actor) -> None:
+    def _set_up_plane(self, name: str, platform: Platform, **variables: str) -> None:
         submission = DataPlaneSubmission(display_name=name, platform=PlatformObject(platform))
-        self._planes[name] = self._users[OWNER].create_data_plane(submission).data_plane_id
+        plane = self._planes[name] = self._users[OWNER].create_data_plane(submission).data_plane_id
+        executor = self._executor(name, COUNTERMAND_TOKEN=self._make_token(f"executor {name}", plane), **variables)
         self.executors[name] = executor
         if platform is not Platform.SNOWFLAKE:
             self.loads[name] = Load(f"executor {name}", executor)
         elif self._double is not None:
             self.loads[name] = Load("the double", self._double.actor)
+
+    def _canceller_settings(self) -> Path:
+        """One canceller serves all planes, each by a token of its own."""
+        tokens = {name: self._make_token(f"canceller {name}", plane) for name, plane in self._planes.items()}
+        file = self._folder / "canceller.toml"
+        file.touch(mode=0o600)
+        file.write_text("".join(f'[worker.planes.{name}]\ntoken = "{token}"\n' for name, token in tokens.items()))
+        return file
 
     def close(self) -> None:
         """End every process that still runs."""
@@ -156,7 +177,7 @@ class Stage:
         folder = self._folder / name
         if name == "liar":
             (folder / IGNORE_STOP).touch()
-            return self._actor(name, ["workers.demo.liar", name, str(folder)])
+            return self._actor(name, ["workers.demo.liar", name, str(folder)], **variables)
         arguments = ["workers", "executor", "--data-plane", name, "--data-folder", str(folder)]
         return self._actor(name, arguments, **variables)
 
