@@ -178,7 +178,11 @@ def select_pending() -> Select[Any]:
     return (
         select(jobs.c.data_plane_id, jobs.c.type)
         .distinct()
-        .where(among(jobs.c.data_plane_id, select(rows(data_plane_id=Uuid).c.data_plane_id)), jobs.c.state == pending)
+        .where(
+            among(jobs.c.data_plane_id, select(rows(data_plane_id=Uuid).c.data_plane_id)),
+            jobs.c.state == pending,
+            jobs.c.ended_at.is_(None),  # else an index of all jobs would do, and SQLite would read all of the plane's
+        )
     )
 
 

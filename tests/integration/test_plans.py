@@ -37,3 +37,24 @@ def test_a_page_is_chosen_and_counted_by_an_index_alone(sqlite_url: str, filters
 
 def test_the_jobs_of_a_dataset_are_found_by_their_index(sqlite_url: str) -> None:
     assert "USING INDEX jobs_by_dataset" in plan(sqlite_url, statements.count_jobs(Filters(1, dataset_id=6402)))
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (statements.select_open(), "cancellations_due"),
+        (statements.count_reasons(), "cancellations_due"),
+        (statements.count_waiting(), "cancellations_due"),
+        (statements.select_pending(), "jobs_pending"),
+        (statements.reclaim().first, "cancellations_leased"),
+    ],
+    ids=["the look for cancellations", "metrics", "what waits", "the look for jobs", "a repeated claim"],
+)
+def test_what_is_asked_again_and_again_looks_at_nothing_that_has_ended(
+    sqlite_url: str, statement: Select[tuple[object, ...]], index: str
+) -> None:
+    found = plan(sqlite_url, statement)
+
+    assert f"INDEX {index} " in found
+    assert "SCAN cancellations" not in found
+    assert "SCAN jobs" not in found

@@ -170,3 +170,17 @@ def test_where_as_many_batches_are_stuck_as_there_may_be_the_others_go_as_soon_a
         assert await asyncio.gather(*stuck, later) == [10, 20, 30]
 
     asked_together(scenario, at_once=2, patience_seconds=0)
+
+
+def test_where_nobody_is_in_a_hurry_a_batch_waits_for_all_who_come_meanwhile() -> None:
+    async def scenario(threads: Threads, together: Together[int, int]) -> None:
+        asked = []
+        for item in (1, 2, 3):
+            asked.append(asyncio.create_task(together.ask(item)))
+            for _ in range(10):  # each has long been waiting when the next one comes
+                await checkpoint()
+
+        assert await asyncio.gather(*asked) == [10, 20, 30]
+        assert threads.asked == [[1, 2, 3]]
+
+    asked_together(scenario, linger_seconds=0.05)
