@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import httpx
 
-from benchmarks import population
+from benchmarks import population, wrk
 from benchmarks.effort import Effort
 from benchmarks.ground import Ground
 
@@ -65,13 +65,15 @@ class RequestFloor:
 class ApiRequest:
     """``POST /jobs/{job_id}/request-cancellation`` to one server process, over sixteen connections.
 
-    First as fast as they are answered, then at half of that, where a latency counts from when the request was due.
+    First as fast as they are answered, loaded by wrk where it is on the PATH and else by our own client; the unit says
+    which. Then at half of that, where a latency counts from when the request was due: always by our own client, as wrk
+    holds no rate.
     """
 
     name = "api_request"
-    units: ClassVar[Mapping[str, str]] = {"api_request": "requests/s", "api_p50": "ms", "api_p99": "ms"}
 
     def __init__(self, effort: Effort) -> None:
+        self.units: Mapping[str, str] = {"api_request": flood_unit(), "api_p50": "ms", "api_p99": "ms"}
         self._requests = effort.api_requests
 
     def prepare(self, ground: Ground) -> None:
@@ -85,10 +87,10 @@ class ApiRequest:
                 lines = [f"POST /jobs/{row[0]}/request-cancellation" for row in connection.execute(_JOBS)]
             with serving(ground, database) as (port, token):
                 half = len(lines) // 2
-                fast = load(ground, port, token, lines[:half])
-                calm = load(ground, port, token, lines[half:], rate=fast["rate"] / 2)
+                rate = flood(ground, port, token, lines[:half])
+                calm = load(ground, port, token, lines[half:], rate=rate / 2)
             check_requested(ground, database, len(lines))
-        return {"api_request": fast["rate"], "api_p50": calm["p50_ms"], "api_p99": calm["p99_ms"]}
+        return {"api_request": rate, "api_p50": calm["p50_ms"], "api_p99": calm["p99_ms"]}
 
 
 _JOBS = "SELECT job_id FROM queue ORDER BY number"
@@ -167,22 +169,38 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def flood_unit() -> str:
+    """What :func:`flood` measures, and with which client."""
+    return f"requests/s by {'wrk' if wrk.find() else 'our client'}"
+
+
+def flood(ground: Ground, port: int, token: Path, lines: list[str]) -> float:
+    """Send each request once, as fast as they are answered: requests a second. RuntimeError if one is refused."""
+    if found := wrk.find():
+        return wrk.read_rate(_run(wrk.command(found, port, token, CONNECTIONS, _write(ground, lines))))
+    return load(ground, port, token, lines)["rate"]
+
+
 def load(
     ground: Ground, port: int, token: Path, lines: list[str], *, rate: float = 0.0, connections: int = CONNECTIONS
 ) -> dict[str, float]:
-    """Send the requests from a process of its own."""
+    """Send the requests by our own client, in a process of its own, which can hold a rate."""
+    command = [
+        sys.executable, "-m", "benchmarks.processes.http_load",
+        str(port), str(token), str(connections), str(rate), str(_write(ground, lines)),
+    ]  # fmt: skip
+    told: dict[str, float] = json.loads(_run(command))
+    return told
+
+
+def _write(ground: Ground, lines: list[str]) -> Path:
     file = ground.file("lines")
     file.write_text("\n".join(lines))
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.processes.http_load",
-            str(port), str(token), str(connections), str(rate), str(file),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
+    return file
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"the load failed: {done.stderr[-2000:]}")
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+        raise RuntimeError(f"the load failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import httpx
 
-from benchmarks.api_request import free_port, load, wait_until_ready
+from benchmarks.api_request import flood, flood_unit, free_port, load, wait_until_ready
 from benchmarks.effort import Effort
 from benchmarks.ground import Ground
 
@@ -23,8 +22,8 @@ _PATIENCE_SECONDS = 120.0
 
 
 class Prefect:
-    """``POST /flow_runs/{id}/set_state`` to ``Cancelling`` of running flow runs, over the sixteen connections of
-    ``api_request``, as fast as they are answered.
+    """``POST /flow_runs/{id}/set_state`` to ``Cancelling`` of running flow runs, over the sixteen connections and by
+    the client of ``api_request``, as fast as they are answered.
 
     One server process on the same Postgres, as its documentation sets it up for production: asyncpg, the services
     (scheduler, event persister and others) apart from the API's process, which here means that none runs. The web
@@ -32,9 +31,9 @@ class Prefect:
     """
 
     name = "peer_prefect"
-    units: ClassVar[Mapping[str, str]] = {"peer_prefect": "requests/s"}
 
     def __init__(self, effort: Effort) -> None:
+        self.units: Mapping[str, str] = {self.name: flood_unit()}
         self._runs = effort.prefect_runs
 
     def prepare(self, ground: Ground) -> None:
@@ -55,7 +54,7 @@ class Prefect:
             with _serving(ground, database) as port:
                 token = _no_token(ground)
                 load(ground, port, token, lines[:_WARM_UP])
-                rate = load(ground, port, token, lines[_WARM_UP:])["rate"]
+                rate = flood(ground, port, token, lines[_WARM_UP:])
             states = connection.execute("SELECT state_type::text, count(*) FROM flow_run GROUP BY 1").fetchall()
         if states != [("CANCELLING", len(lines))]:
             raise RuntimeError(f"{len(lines)} flow runs were to be moved to Cancelling, but there are {states}")
