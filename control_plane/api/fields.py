@@ -155,6 +155,14 @@ FIELDS = {
     "Settlements.worker": "Who settles.",
     "ClaimCancellations.worker": "Who claims.",
     "Publication.dataset_id": "The dataset.",
+    # who works on planes
+    "KnownExecutor.holds_jobs": "Whether any job of it has not ended.",
+    "kind": "Whether it cancels, or runs jobs.",
+    "WaitingCancellations.total": "How many there are.",
+    "Whoami.permissions": "What the token may do.",
+    "Worker.engines": "What it works on: the names of its adapters or engines.",
+    "first_seen_at": "When it was first heard of under this name.",
+    "last_seen_at": "When it was last heard of.",
 }
 
 

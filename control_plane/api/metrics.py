@@ -1,7 +1,4 @@
-"""What Prometheus reads: how many cancellations wait on the company's planes, and what this process has settled.
-
-Its text format, version 0.0.4, is four lines of code; a client library would count what only the database knows.
-"""
+"""What Prometheus reads: how many cancellations wait on the company's planes, and what this process has settled."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Request, Router
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from control_plane.api.auth import caller_of
 from control_plane.api.desk import Desk, GivenDesk
@@ -18,8 +18,6 @@ from control_plane.presence import Reason
 from control_plane.tokens import Caller, Permission
 
 _NO_REASON = "none"  #: no round has ended yet that gave one
-
-Sample = tuple[Mapping[str, str], int]
 
 
 @operation("GET", "/metrics", "metrics", Permission.DATA_PLANES_READ, may_answer=frozenset(), media_type="text/plain")
@@ -32,50 +30,54 @@ def _look(desk: Desk, caller: Caller) -> str:
     planes = [plane for plane in desk.intake(caller).planes() if plane.company_id == caller.company_id]
     own = {plane.data_plane_id for plane in planes}
     settled = {key: count for key, count in desk.tally.counts().items() if key[0] in own}
-    return "".join(_lines(planes, desk.presences.reasons(sorted(own)), settled))
+    told = CollectorRegistry(auto_describe=False)
+    told.register(_Told(planes, desk.presences.reasons(sorted(own)), settled))
+    return generate_latest(told).decode()
 
 
-def _lines(
-    planes: Sequence[DataPlane], reasons: Sequence[Reason], settled: Mapping[tuple[UUID, str], int]
-) -> Iterator[str]:
-    stuck: defaultdict[UUID, int] = defaultdict(int)
-    for reason in reasons:
-        stuck[reason.data_plane_id] += reason.stuck
-    yield from _family(
-        "countermand_cancellations_waiting",
-        "gauge",
-        "Cancellations that are not settled, by the reason that the latest round gave.",
-        [
-            ({"plane": str(reason.data_plane_id), "reason": reason.waiting or _NO_REASON}, reason.count)
-            for reason in reasons
-        ],
-    )
-    yield from _family(
-        "countermand_cancellations_stuck",
-        "gauge",
-        "Those of them that wait for longer than their plane's stuck_after_seconds.",
-        [({"plane": str(plane.data_plane_id)}, stuck[plane.data_plane_id]) for plane in planes],
-    )
-    yield from _family(
-        "countermand_cancellations_settled_total",
-        "counter",
-        "Cancellations that were settled through this server process since its start; other processes count their own.",
-        [({"plane": str(plane), "outcome": outcome}, count) for (plane, outcome), count in sorted(settled.items())],
-    )
-    yield from _family(
-        "countermand_plane_silent",
-        "gauge",
-        "1 where no process of the plane was heard of for half a minute.",
-        [({"plane": str(plane.data_plane_id)}, int(plane.silent)) for plane in planes],
-    )
+class _Told(Collector):
+    def __init__(
+        self, planes: Sequence[DataPlane], reasons: Sequence[Reason], settled: Mapping[tuple[UUID, str], int]
+    ) -> None:
+        self._planes = planes
+        self._reasons = reasons
+        self._settled = settled
 
+    def collect(self) -> Iterator[Metric]:
+        """What the database and this process know now."""
+        stuck: defaultdict[UUID, int] = defaultdict(int)
+        waiting = GaugeMetricFamily(
+            "countermand_cancellations_waiting",
+            "Cancellations that are not settled, by the reason that the latest round gave.",
+            labels=["plane", "reason"],
+        )
+        for reason in self._reasons:
+            stuck[reason.data_plane_id] += reason.stuck
+            waiting.add_metric([str(reason.data_plane_id), reason.waiting or _NO_REASON], reason.count)
+        settled = CounterMetricFamily(
+            "countermand_cancellations_settled",
+            "Cancellations that were settled through this server process since its start; others count their own.",
+            labels=["plane", "outcome"],
+        )
+        for (plane, outcome), count in sorted(self._settled.items()):
+            settled.add_metric([str(plane), outcome], count)
+        yield from (waiting, settled, *self._by_plane(stuck))
 
-def _family(name: str, kind: str, says: str, samples: Sequence[Sample]) -> Iterator[str]:
-    """Labels are ids and words of ours: none needs escaping."""
-    yield f"# HELP {name} {says}\n# TYPE {name} {kind}\n"
-    for labels, value in samples:
-        named = ",".join(f'{label}="{text}"' for label, text in labels.items())
-        yield f"{name}{{{named}}} {value}\n"
+    def _by_plane(self, stuck: Mapping[UUID, int]) -> Iterator[Metric]:
+        waits_long = GaugeMetricFamily(
+            "countermand_cancellations_stuck",
+            "Those of them that wait for longer than their plane's stuck_after_seconds.",
+            labels=["plane"],
+        )
+        silent = GaugeMetricFamily(
+            "countermand_plane_silent",
+            "1 where no process of the plane was heard of for half a minute.",
+            labels=["plane"],
+        )
+        for plane in self._planes:
+            waits_long.add_metric([str(plane.data_plane_id)], stuck[plane.data_plane_id])
+            silent.add_metric([str(plane.data_plane_id)], int(plane.silent))
+        yield from (waits_long, silent)
 
 
 ROUTES = Router("/", route_handlers=[metrics], tags=["Health"])

@@ -165,10 +165,10 @@ async def test_metrics_tell_what_waits_and_why_and_what_is_stuck(api: Api) -> No
 
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert lines(answer.text) == {
-        f'cancellations_waiting{{plane="{plane}",reason="still_running"}} 1',
-        f'cancellations_waiting{{plane="{plane}",reason="none"}} 1',
-        f'cancellations_stuck{{plane="{plane}"}} 1',
-        f'plane_silent{{plane="{plane}"}} 0',
+        f'cancellations_waiting{{plane="{plane}",reason="still_running"}} 1.0',
+        f'cancellations_waiting{{plane="{plane}",reason="none"}} 1.0',
+        f'cancellations_stuck{{plane="{plane}"}} 1.0',
+        f'plane_silent{{plane="{plane}"}} 0.0',
     }
     families = [line.split()[2:4] for line in answer.text.splitlines() if line.startswith("# TYPE")]
     assert dict(families) == {
@@ -203,7 +203,7 @@ async def test_metrics_count_once_what_was_settled_through_this_process_by_its_o
 
     plane = given.plane.data_plane_id
     assert {line for line in lines(answer.text) if "settled_total" in line} == {
-        f'cancellations_settled_total{{plane="{plane}",outcome="{outcome}"}} 1'
+        f'cancellations_settled_total{{outcome="{outcome}",plane="{plane}"}} 1.0'
         for outcome in ("stopped", "completed", "attested", "never_started")
     }
 
@@ -220,7 +220,7 @@ async def test_metrics_tell_nothing_of_another_companys_planes(api: Api) -> None
     strangers = (await api.bearer(company_id=3).get("/metrics")).text
 
     assert str(shared.data_plane_id) not in mine
-    assert f'settled_total{{plane="{shared.data_plane_id}",outcome="never_started"}} 1' in theirs
+    assert f'settled_total{{outcome="never_started",plane="{shared.data_plane_id}"}} 1.0' in theirs
     assert str(api.given.plane.data_plane_id) not in theirs
     assert lines(strangers) == set()
 

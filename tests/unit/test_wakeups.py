@@ -3,8 +3,8 @@
 import pytest
 
 from control_plane.api.app import REQUEST_SECONDS
-from control_plane.api.processes import LONGEST_WAIT_SECONDS
 from control_plane.api.wakeups import _together
+from control_plane.process_wire import LONGEST_WAIT_SECONDS
 
 
 @pytest.mark.parametrize("now", [100.0, 100.001, 100.999])
