@@ -24,6 +24,7 @@ from control_plane.planes import Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
 from control_plane.tokens import NewToken, Permission, Tokens
+from tests.acceptance.network import HERE, Machine
 from tests.narrative import DATA, ENDLESS, RESOURCES, view_input
 from workers.demo.liar import IGNORE_STOP
 from workers.engines.warehouse import Warehouse
@@ -123,9 +124,10 @@ class Site:
 
     # --- the API
 
-    def serve(self, *, port: int = 0) -> Started:
+    def serve(self, *, port: int = 0, on: Machine = HERE) -> Started:
         """``countermand serve``, once it listens; by default on a free port."""
-        server = self.start("server", "workers", "serve", "--port", str(port))
+        command = ("workers", "serve", "--host", on.address, "--port", str(port))
+        server = self._begin("server", *command, environment=self.environment(), on=on)
         server.until_event("server_started")
         return server
 
@@ -175,8 +177,13 @@ class Site:
         """A module of ours, as a process that is ended with the test."""
         if speaks_to_the_api(arguments):
             settings = self.access | settings
-        command = [sys.executable, "-P", "-m", module, *arguments]
-        started = Started(name, command, folder=self.folder, environment=self.environment(**settings))
+        return self._begin(name, module, *arguments, environment=self.environment(**settings))
+
+    def _begin(
+        self, name: str, module: str, *arguments: str, environment: dict[str, str], on: Machine = HERE
+    ) -> Started:
+        command = [*on.prefix, sys.executable, "-P", "-m", module, *arguments]
+        started = Started(name, command, folder=self.folder, environment=environment)
         self._started.append(started)
         return started
 
@@ -216,6 +223,82 @@ class Site:
             path.mkdir(mode=0o700)
             with opened(path) as warehouse, warehouse.session() as session:
                 session.execute(DATA)
+
+    # --- processes without a database
+
+    def remote_environment(self, **settings: str) -> dict[str, str]:
+        """What a plane's own processes are given elsewhere: no database, and no token but a file that is named."""
+        environment = self.environment(**settings)
+        del environment["COUNTERMAND_DATABASE_URL"]
+        return environment
+
+    def plane_token(self, plane: UUID, **fields: Any) -> str:
+        """The text of a token for the processes of the plane, which may do no more than these need."""
+        return self.token(Permission.JOBS_WRITE, data_plane_id=plane, **{"name": "plane"} | fields)
+
+    def token_file(self, text: str, name: str = "token") -> Path:
+        """The text in a file that only we may read."""
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return path
+
+    def remote_worker(
+        self,
+        plane: UUID | None,
+        name: str = "remote",
+        *arguments: str,
+        url: str | None = None,
+        on: Machine = HERE,
+        **settings: str,
+    ) -> Started:
+        """``countermand worker --control-plane``, once it has begun; without a plane, as its settings say."""
+        wanted = self._reach(name, plane, url)
+        environment = self.remote_environment(**settings)
+        started = self._begin(
+            name, "workers", "worker", "--name", name, *wanted, *arguments, environment=environment, on=on
+        )
+        started.until_event("worker_started")
+        return started
+
+    def remote_executor(
+        self,
+        plane: UUID,
+        folder: str = "data",
+        *,
+        slots: int = 4,
+        url: str | None = None,
+        on: Machine = HERE,
+        **settings: str,
+    ) -> Started:
+        """``countermand executor --control-plane`` on a folder of the site, once it has begun."""
+        self.load(folder)
+        place = ("--data-plane", str(plane), "--data-folder", str(self.folder / folder), "--slots", str(slots))
+        command = ("workers", "executor", *place, *self._reach(folder, plane, url))
+        started = self._begin(folder, *command, environment=self.remote_environment(**settings), on=on)
+        started.until_event("executor_started")
+        if slots > 4:
+            started.be_nice()
+        return started
+
+    def _reach(self, name: str, plane: UUID | None, url: str | None) -> tuple[str, ...]:
+        """The options by which a process reaches the control plane as its plane's."""
+        where = ("--control-plane", url or self.api_url)
+        if plane is None:
+            return where
+        return (*where, "--token-file", str(self.token_file(self.plane_token(plane), f"{name}.token")))
+
+    def run_remote(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """A command of a plane's process, to its end."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "workers", *arguments],
+            cwd=self.folder,
+            env=self.remote_environment(**settings),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
     # --- jobs
 

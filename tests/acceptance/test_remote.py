@@ -1,0 +1,200 @@
+"""Workers and executors beside their engine, without a database: what they do, and what is said to those kept out."""
+
+import signal
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from control_plane.errors import ExitCode
+from control_plane.jobs import Closure, Outcome
+from control_plane.lifecycle import JobState
+from control_plane.tokens import Permission, Tokens
+from tests.acceptance.remote import SHORT, WITHOUT_TICKS, held, listens_at, outages, settled_by
+from tests.acceptance.site import Site, until
+from tests.acceptance.test_bad_input import assert_refused
+
+TELLING = Path(__file__).with_name("told_modules")
+FOREIGN = ("alembic", "litestar", "psycopg", "sqlalchemy")
+MEGABYTE = 1e6
+MOST_MEGABYTES = 90
+
+
+def test_a_running_job_is_cancelled_with_a_receipt_by_processes_without_a_database(site: Site) -> None:
+    plane = site.plane()
+    executor = site.remote_executor(plane)
+    worker = site.remote_worker(plane)
+    (job_id,) = site.submit_running(plane)
+
+    site.request(job_id)
+
+    job = site.ended(job_id)
+    assert job.state is JobState.CANCELLED
+    assert job.receipt is not None
+    assert (job.receipt.outcome, job.receipt.engine, job.receipt.worker) == (Outcome.STOPPED, "duckdb", "remote")
+    assert job.receipt.closure in {Closure.EXECUTOR_CLOSED, Closure.ENGINE_CLOSED}
+    assert site.moves(job_id)[-2:] == ["request_cancellation", "cancel"]
+    assert site.active_runs() == set()
+    assert [worker.terminate(), executor.terminate()] == [0, 0]
+    assert site.rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'outputs'") == []
+
+
+def test_a_request_reaches_worker_and_executor_at_once_by_their_long_polls(sqlite_site: Site) -> None:
+    """Nothing ticks, and the permit is so long that an executor would not ask again for minutes."""
+    site, plane = sqlite_site, sqlite_site.plane(permit_seconds=3600)
+    executor = site.remote_executor(plane, **WITHOUT_TICKS)
+    site.remote_worker(plane, **WITHOUT_TICKS)
+    (job_id,) = site.submit_running(plane)
+    bearer = {"Authorization": f"Bearer {site.token()}"}
+
+    asked_at = monotonic()
+    asked = httpx.post(f"{site.api_url}/jobs/{job_id}/request-cancellation", json={}, headers=bearer, trust_env=False)
+
+    assert asked.status_code == 200, asked.text
+    assert site.ended(job_id, seconds=10).state is JobState.CANCELLED
+    until(lambda: executor.events("job_closed"), seconds=10 - (monotonic() - asked_at), what="that it was told")
+
+
+def test_remote_processes_are_lean_listen_nowhere_and_import_neither_a_store_nor_a_web_framework(
+    sqlite_site: Site, record_testsuite_property: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each tells at its end what it had imported by then."""
+    site, plane = sqlite_site, sqlite_site.plane()
+    files = {name: site.folder / f"{name}.modules" for name in ("worker", "executor")}
+    told = {name: {"PYTHONPATH": str(TELLING), "TOLD_MODULES": str(path)} for name, path in files.items()}
+    executor = site.remote_executor(plane, **told["executor"])
+    worker = site.remote_worker(plane, **told["worker"])
+    megabytes = psutil.Process(worker.process.pid).memory_info().rss / MEGABYTE
+    (job_id,) = site.submit_running(plane)
+    site.request(job_id)
+    site.ended(job_id)
+
+    assert [listens_at(worker), listens_at(executor)] == [[], []]
+    assert [worker.terminate(), executor.terminate()] == [0, 0]
+    for path in files.values():
+        imported = path.read_text().split()
+        assert "workers.remote" in imported
+        assert [name for name in imported if name.partition(".")[0] in FOREIGN] == []
+    record_testsuite_property("idle_remote_worker_megabytes", round(megabytes, 1))
+    with capsys.disabled():
+        print(f"\nan idle remote worker of a Narrative plane is resident with {megabytes:.1f} MB")  # noqa: T201
+    assert megabytes <= MOST_MEGABYTES
+
+
+# --- ending --------------------------------------------------------------------------------------------------------
+
+
+def test_processes_whose_long_polls_wait_end_at_once_when_they_are_told_to(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    processes = [site.remote_executor(plane, **WITHOUT_TICKS), site.remote_worker(plane, **WITHOUT_TICKS)]
+
+    signalled_at = monotonic()
+    codes = [process.terminate() for process in processes]
+
+    assert codes == [0, 0]
+    assert monotonic() - signalled_at < 10  # both; a poll would wait for 50 s
+    assert held(site) == set()
+
+
+def test_a_worker_that_wakes_up_after_its_lease_settles_nothing_stale(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    site.liar(plane)
+    job_id, other = site.submit_running(plane, 2)
+    stalled = site.remote_worker(plane, "first", **SHORT)
+    site.request(job_id)
+    until(lambda: held(site), what="that the first worker holds it")
+    stalled.signal(signal.SIGSTOP)
+    site.lift_fault()
+    quick = site.remote_worker(plane, "second", **SHORT)
+    settled = site.ended(job_id)
+    assert quick.terminate() == 0
+
+    stalled.signal(signal.SIGCONT)
+
+    site.request(other)
+    afterwards = site.ended(other)  # by then it has dealt with what it held
+    assert settled.receipt is not None
+    assert afterwards.receipt is not None
+    assert (settled.receipt.worker, afterwards.receipt.worker) == ("second", "first")
+    assert site.intake.job(job_id) == settled
+    assert site.moves(job_id).count("cancel") == 1
+    assert settled_by([stalled]) == [other]
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_renewed_in_its_file_while_the_worker_runs(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    site.executor(plane)
+    worker = site.remote_worker(plane)
+    first, second = site.submit_running(plane, 2)
+
+    site.token_file(site.plane_token(plane, name="in time"), "remote.token")
+    revoke(site, "plane")
+    site.request(first)
+    assert site.ended(first).state is JobState.CANCELLED
+    assert outages(worker) == []
+
+    revoke(site, "in time")
+    site.request(second)
+    worker.until_event("control_plane_lost")
+    assert site.intake.job(second).state is JobState.PENDING_CANCELLATION
+    site.token_file(site.plane_token(plane, name="too late"), "remote.token")
+    assert site.ended(second).state is JobState.CANCELLED
+    assert outages(worker) == ["control_plane_lost", "control_plane_back"]
+
+
+def revoke(site: Site, name: str) -> None:
+    """End the tokens of that name."""
+    tokens = Tokens(site.store)
+    for token in tokens.known():
+        if token.name == name:
+            tokens.revoke(token.token_id)
+
+
+class KeptOut(NamedTuple):
+    """A token, or what is asked with it, that does not let a worker in."""
+
+    name: str
+    exits: ExitCode
+    mentions: tuple[str, ...]
+    token: dict[str, Any] | None = None  #: what it is made of; by default it is one that nobody made
+    asked: tuple[str, ...] = ()
+
+
+LET_IN = {"permissions": [Permission.JOBS_WRITE], "bound": True}
+KEPT_OUT = [
+    KeptOut("a token that nobody made", ExitCode.UNAUTHENTICATED, ("does not accept the token", "tokens create")),
+    KeptOut("one that has expired", ExitCode.UNAUTHENTICATED, ("expired",), LET_IN | {"lifetime_seconds": 1e-6}),
+    KeptOut("one of no plane", ExitCode.FORBIDDEN, ("bound to no data plane", "--plane"), LET_IN | {"bound": False}),
+    KeptOut(
+        "one that may only read",
+        ExitCode.FORBIDDEN,
+        ("lacks the permission jobs:write",),
+        LET_IN | {"permissions": [Permission.JOBS_READ]},
+    ),
+    KeptOut(
+        "another plane's", ExitCode.BAD_INPUT, ("data_plane", "bound to local"), LET_IN, ("--data-plane", "elsewhere")
+    ),
+]
+
+
+@pytest.mark.parametrize("case", KEPT_OUT, ids=[case.name for case in KEPT_OUT])
+def test_whom_the_control_plane_does_not_let_in_is_told_why_in_a_sentence(sqlite_site: Site, case: KeptOut) -> None:
+    site, plane, text = sqlite_site, sqlite_site.plane(), f"ctm_{uuid4().hex}_nobodys"
+    if case.token is not None:
+        given = dict(case.token)
+        bound = {"data_plane_id": plane} if given.pop("bound") else {}
+        text = site.token(*given.pop("permissions"), **given, **bound)
+    file = site.token_file(text)
+
+    reach = ("--control-plane", site.api_url, "--token-file", str(file))
+    refused = site.run_remote("worker", *reach, *case.asked)
+
+    assert_refused(refused, case.exits, *case.mentions)
+    assert text not in refused.stderr
