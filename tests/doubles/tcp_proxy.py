@@ -41,7 +41,8 @@ class _Link:
 
     def reset(self) -> None:
         for end in self.ends:
-            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            with suppress(OSError):  # it is closed already
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
             end.transport.abort()
 
 
@@ -148,7 +149,11 @@ class TcpProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        link = _Link(writer)
+        with suppress(asyncio.CancelledError):  # by close(); asyncio's streams would take it for an error
+            await self._serve_link(_Link(writer), reader)
+        self._tasks.discard(task)
+
+    async def _serve_link(self, link: _Link, reader: asyncio.StreamReader) -> None:
         self._links.add(link)
         try:
             if self._fault is Fault.RESET and not self._only:
@@ -159,7 +164,6 @@ class TcpProxy:
             link.reset()
         finally:
             self._links.discard(link)
-            self._tasks.discard(task)
             for end in link.ends:
                 end.close()
 

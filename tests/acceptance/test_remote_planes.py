@@ -1,0 +1,103 @@
+"""One remote worker for several planes, by a settings file: each stands for itself, and limits change while it runs."""
+
+import signal
+import socket
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+
+from control_plane.lifecycle import JobState
+from tests.acceptance.remote import held, settled_by
+from tests.acceptance.site import Site, until
+
+
+def section(name: str, token_file: Path) -> str:
+    return f'[worker.planes.{name}]\ntoken_file = "{token_file}"\n'
+
+
+def file_of(site: Site, text: str) -> dict[str, str]:
+    """The variable that names a settings file with this text."""
+    path = site.folder / "countermand.toml"
+    path.write_text(text)
+    return {"COUNTERMAND_CONFIG": str(path)}
+
+
+def test_a_silent_engine_and_a_bad_token_cost_the_other_planes_of_a_worker_nothing(sqlite_site: Site) -> None:
+    """A call to the silent engine takes 25 s; the neighbour's cancellations are settled long before it ends."""
+    site = sqlite_site
+    silent, quick = site.plane("silent"), site.plane("quick")
+    hanging = site.executor(silent, "hanging")
+    site.executor(quick)
+    (unanswered,) = site.submit_running(silent)
+    job_ids = site.submit_running(quick, 3)
+    files = [site.token_file(site.plane_token(plane), f"{plane}.token") for plane in (silent, quick)]
+    bad = site.token_file("ctm_of-nobody", "bad.token")
+    planes = (section("silent", files[0]), section("bad", bad), section("quick", files[1]))
+    worker = site.remote_worker(None, **file_of(site, "[worker]\ncall_timeout_seconds = 25\n" + "".join(planes)))
+    worker.until_event("outpost_left_out")
+    until(lambda: len(worker.events("worker_started")) == 2, what="that two planes are served")
+    hanging.signal(signal.SIGSTOP)
+    site.request(unanswered)
+    until(lambda: held(site) == {unanswered}, what="that its round has begun")
+
+    for job_id in job_ids:
+        site.request(job_id)
+
+    assert {site.ended(job_id, seconds=20).state for job_id in job_ids} == {JobState.CANCELLED}
+    assert held(site) == {unanswered}
+    assert site.waiting(unanswered) is None  # the call that nobody answers has not even ended
+    [left_out] = worker.events("outpost_left_out")
+    assert left_out["outpost"] == "bad"
+    assert "does not accept the token" in left_out["detail"]
+    hanging.signal(signal.SIGCONT)
+    assert site.ended(unanswered).state is JobState.CANCELLED
+
+
+def test_limits_and_log_level_change_while_a_worker_runs(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    site.liar(plane)
+    job_ids = site.submit_running(plane, 3)
+    token = section("only", site.token_file(site.plane_token(plane)))
+    settings = file_of(site, f"worker.max_in_flight = 1\n{token}")
+    worker = site.remote_worker(None, **settings)
+    for job_id in job_ids:
+        site.request(job_id)
+    until(lambda: held(site), what="that it holds one")
+    assert len(held(site)) == 1
+
+    file_of(site, f"worker.max_in_flight = 2\n{token}")
+    worker.signal(signal.SIGHUP)
+    worker.until_event("settings_reloaded")
+    until(lambda: len(held(site)) == 2, what="that it holds two")
+    file_of(site, f'log_level = "warning"\nworker.max_in_flight = 3\n{token}')
+    worker.signal(signal.SIGHUP)
+    until(lambda: len(held(site)) == 3, what="that it holds three")
+    site.lift_fault()
+
+    assert {site.ended(job_id).state for job_id in job_ids} == {JobState.CANCELLED}
+    assert settled_by([worker]) == []  # told at a level that is not logged any more
+    [reloaded] = worker.events("settings_reloaded")
+    assert reloaded["changed"] == ["worker.max_in_flight"]
+
+
+def test_a_worker_tells_its_metrics_where_it_is_told_to(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane()
+    site.executor(plane)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    site.remote_worker(plane, COUNTERMAND_WORKER__METRICS_LISTEN=address)
+    (job_id,) = site.submit_running(plane)
+    assert sample(address, "countermand_worker_waiting", plane) == "0.0"
+
+    site.request(job_id)
+
+    site.ended(job_id)
+    until(lambda: sample(address, "countermand_worker_settled_total", plane) == "1.0", what="that it was counted")
+
+
+def sample(address: str, name: str, plane: UUID) -> str | None:
+    """The value of the plane's metric of that name."""
+    lines = httpx.get(f"http://{address}/metrics", trust_env=False).raise_for_status().text.splitlines()
+    found = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name}{{") and str(plane) in line]
+    return found[0] if found else None
