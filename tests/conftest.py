@@ -72,12 +72,11 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["own_variables"] = node.config.stash.get(OWN_VARIABLES, {})
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell what a live run measured."""
-    if LIVE in config.stash:
-        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-            for name, measured in report.user_properties:
-                terminalreporter.write_line(f"measured: {name} {measured}")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what tests measured, or found this machine to allow."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, measured in report.user_properties:
+            terminalreporter.write_line(f"measured: {name} {measured}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -38,7 +38,7 @@ class Network:
 
     def __init__(self) -> None:
         self._names: list[str] = []
-        self._loopbacks = 0
+        self._loopbacks = (f"127.{random.randrange(1, 255)}.{number}" for number in range(1, 255))  # noqa: S311
         self.is_real = self._can_make_namespaces()
 
     def __str__(self) -> str:
@@ -48,8 +48,8 @@ class Network:
         """A new one."""
         if self.is_real:
             return self._namespace()
-        self._loopbacks += 1
-        return Machine((), f"127.0.{self._loopbacks}.2", f"127.0.{self._loopbacks}.1")
+        some = next(self._loopbacks)
+        return Machine((), f"{some}.2", f"{some}.1")
 
     def _can_make_namespaces(self) -> bool:
         try:
@@ -60,7 +60,7 @@ class Network:
 
     def _namespace(self) -> Machine:
         """One whose only route is its wire to us. We pass nothing on, so no machine reaches another."""
-        number = random.randrange(2**14)  # of 64 K addresses; a number that is taken has a wire already
+        number = random.randrange(2**14)  # noqa: S311  # of 64 K addresses; a number that is taken has a wire already
         name = wire = f"ctm{number}"
         second, third = divmod(4 * number, 256)
         ours, its = (f"{RANGE[0]}.{RANGE[1]}.{second}.{third + last}" for last in (1, 2))

@@ -1,6 +1,5 @@
 """What tests of processes without a database look at."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +53,6 @@ def settled_by(workers: Sequence[Started]) -> list[UUID]:
 def listens_at(process: Started) -> list[str]:
     """The addresses on the network at which the process listens, as Linux writes them."""
     root = Path(f"/proc/{process.process.pid}")
-    opened = {os.readlink(descriptor) for descriptor in (root / "fd").iterdir()}
+    opened = {str(descriptor.readlink()) for descriptor in (root / "fd").iterdir()}
     lines = [line.split() for kind in ("tcp", "tcp6") for line in (root / "net" / kind).read_text().splitlines()]
     return [line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in opened]

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -247,17 +248,14 @@ class Site:
         self,
         plane: UUID | None,
         name: str = "remote",
-        *arguments: str,
+        *,
         url: str | None = None,
         on: Machine = HERE,
-        **settings: str,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> Started:
         """``countermand worker --control-plane``, once it has begun; without a plane, as its settings say."""
-        wanted = self._reach(name, plane, url)
-        environment = self.remote_environment(**settings)
-        started = self._begin(
-            name, "workers", "worker", "--name", name, *wanted, *arguments, environment=environment, on=on
-        )
+        command = ("workers", "worker", "--name", name, *self._reach(name, plane, url))
+        started = self._begin(name, *command, environment=self.remote_environment(**settings), on=on)
         started.until_event("worker_started")
         return started
 
@@ -269,7 +267,7 @@ class Site:
         slots: int = 4,
         url: str | None = None,
         on: Machine = HERE,
-        **settings: str,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> Started:
         """``countermand executor --control-plane`` on a folder of the site, once it has begun."""
         self.load(folder)

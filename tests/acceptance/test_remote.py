@@ -1,6 +1,7 @@
 """Workers and executors beside their engine, without a database: what they do, and what is said to those kept out."""
 
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from control_plane.jobs import Closure, Outcome
 from control_plane.lifecycle import JobState
 from control_plane.tokens import Permission, Tokens
 from tests.acceptance.remote import SHORT, WITHOUT_TICKS, held, listens_at, outages, settled_by
-from tests.acceptance.site import Site, until
+from tests.acceptance.site import Site, site_of, until
 from tests.acceptance.test_bad_input import assert_refused
+from tests.databases import Databases
 
 TELLING = Path(__file__).with_name("told_modules")
 FOREIGN = ("alembic", "litestar", "psycopg", "sqlalchemy")
@@ -46,8 +48,8 @@ def test_a_running_job_is_cancelled_with_a_receipt_by_processes_without_a_databa
 def test_a_request_reaches_worker_and_executor_at_once_by_their_long_polls(sqlite_site: Site) -> None:
     """Nothing ticks, and the permit is so long that an executor would not ask again for minutes."""
     site, plane = sqlite_site, sqlite_site.plane(permit_seconds=3600)
-    executor = site.remote_executor(plane, **WITHOUT_TICKS)
-    site.remote_worker(plane, **WITHOUT_TICKS)
+    executor = site.remote_executor(plane, settings=WITHOUT_TICKS)
+    site.remote_worker(plane, settings=WITHOUT_TICKS)
     (job_id,) = site.submit_running(plane)
     bearer = {"Authorization": f"Bearer {site.token()}"}
 
@@ -60,28 +62,26 @@ def test_a_request_reaches_worker_and_executor_at_once_by_their_long_polls(sqlit
 
 
 def test_remote_processes_are_lean_listen_nowhere_and_import_neither_a_store_nor_a_web_framework(
-    sqlite_site: Site, record_testsuite_property: Any, capsys: pytest.CaptureFixture[str]
+    sqlite_site: Site, record_property: Callable[[str, object], None]
 ) -> None:
     """Each tells at its end what it had imported by then."""
     site, plane = sqlite_site, sqlite_site.plane()
     files = {name: site.folder / f"{name}.modules" for name in ("worker", "executor")}
     told = {name: {"PYTHONPATH": str(TELLING), "TOLD_MODULES": str(path)} for name, path in files.items()}
-    executor = site.remote_executor(plane, **told["executor"])
-    worker = site.remote_worker(plane, **told["worker"])
-    megabytes = psutil.Process(worker.process.pid).memory_info().rss / MEGABYTE
+    executor = site.remote_executor(plane, settings=told["executor"])
+    worker = site.remote_worker(plane, settings=told["worker"])
     (job_id,) = site.submit_running(plane)
     site.request(job_id)
     site.ended(job_id)
 
+    megabytes = psutil.Process(worker.process.pid).memory_info().rss / MEGABYTE
     assert [listens_at(worker), listens_at(executor)] == [[], []]
     assert [worker.terminate(), executor.terminate()] == [0, 0]
     for path in files.values():
         imported = path.read_text().split()
         assert "workers.remote" in imported
         assert [name for name in imported if name.partition(".")[0] in FOREIGN] == []
-    record_testsuite_property("idle_remote_worker_megabytes", round(megabytes, 1))
-    with capsys.disabled():
-        print(f"\nan idle remote worker of a Narrative plane is resident with {megabytes:.1f} MB")  # noqa: T201
+    record_property("an idle remote worker of a Narrative plane is resident with", f"{megabytes:.1f} MB")
     assert megabytes <= MOST_MEGABYTES
 
 
@@ -90,7 +90,7 @@ def test_remote_processes_are_lean_listen_nowhere_and_import_neither_a_store_nor
 
 def test_processes_whose_long_polls_wait_end_at_once_when_they_are_told_to(sqlite_site: Site) -> None:
     site, plane = sqlite_site, sqlite_site.plane()
-    processes = [site.remote_executor(plane, **WITHOUT_TICKS), site.remote_worker(plane, **WITHOUT_TICKS)]
+    processes = [site.remote_executor(plane, settings=WITHOUT_TICKS), site.remote_worker(plane, settings=WITHOUT_TICKS)]
 
     signalled_at = monotonic()
     codes = [process.terminate() for process in processes]
@@ -104,12 +104,12 @@ def test_a_worker_that_wakes_up_after_its_lease_settles_nothing_stale(sqlite_sit
     site, plane = sqlite_site, sqlite_site.plane()
     site.liar(plane)
     job_id, other = site.submit_running(plane, 2)
-    stalled = site.remote_worker(plane, "first", **SHORT)
+    stalled = site.remote_worker(plane, "first", settings=SHORT)
     site.request(job_id)
     until(lambda: held(site), what="that the first worker holds it")
     stalled.signal(signal.SIGSTOP)
     site.lift_fault()
-    quick = site.remote_worker(plane, "second", **SHORT)
+    quick = site.remote_worker(plane, "second", settings=SHORT)
     settled = site.ended(job_id)
     assert quick.terminate() == 0
 
@@ -184,13 +184,22 @@ KEPT_OUT = [
 ]
 
 
+@pytest.fixture(scope="module")
+def shared_site(databases: Databases) -> Iterator[Site]:
+    """A site for tests that leave nothing behind that another could trip over."""
+    with databases.lend_sqlite() as url, site_of(url) as site:
+        site.plane()
+        yield site
+
+
 @pytest.mark.parametrize("case", KEPT_OUT, ids=[case.name for case in KEPT_OUT])
-def test_whom_the_control_plane_does_not_let_in_is_told_why_in_a_sentence(sqlite_site: Site, case: KeptOut) -> None:
-    site, plane, text = sqlite_site, sqlite_site.plane(), f"ctm_{uuid4().hex}_nobodys"
+def test_whom_the_control_plane_does_not_let_in_is_told_why_in_a_sentence(shared_site: Site, case: KeptOut) -> None:
+    site, text = shared_site, f"ctm_{uuid4().hex}_nobodys"
     if case.token is not None:
         given = dict(case.token)
-        bound = {"data_plane_id": plane} if given.pop("bound") else {}
-        text = site.token(*given.pop("permissions"), **given, **bound)
+        [plane] = site.intake.planes()
+        given |= {"data_plane_id": plane.data_plane_id} if given.pop("bound") else {}
+        text = site.token(*given.pop("permissions"), **given)
     file = site.token_file(text)
 
     reach = ("--control-plane", site.api_url, "--token-file", str(file))

@@ -34,7 +34,7 @@ def test_a_silent_engine_and_a_bad_token_cost_the_other_planes_of_a_worker_nothi
     files = [site.token_file(site.plane_token(plane), f"{plane}.token") for plane in (silent, quick)]
     bad = site.token_file("ctm_of-nobody", "bad.token")
     planes = (section("silent", files[0]), section("bad", bad), section("quick", files[1]))
-    worker = site.remote_worker(None, **file_of(site, "[worker]\ncall_timeout_seconds = 25\n" + "".join(planes)))
+    worker = site.remote_worker(None, settings=file_of(site, "[worker]\ncall_timeout_seconds = 25\n" + "".join(planes)))
     worker.until_event("outpost_left_out")
     until(lambda: len(worker.events("worker_started")) == 2, what="that two planes are served")
     hanging.signal(signal.SIGSTOP)
@@ -60,7 +60,7 @@ def test_limits_and_log_level_change_while_a_worker_runs(sqlite_site: Site) -> N
     job_ids = site.submit_running(plane, 3)
     token = section("only", site.token_file(site.plane_token(plane)))
     settings = file_of(site, f"worker.max_in_flight = 1\n{token}")
-    worker = site.remote_worker(None, **settings)
+    worker = site.remote_worker(None, settings=settings)
     for job_id in job_ids:
         site.request(job_id)
     until(lambda: held(site), what="that it holds one")
@@ -86,7 +86,7 @@ def test_a_worker_tells_its_metrics_where_it_is_told_to(sqlite_site: Site) -> No
     site.executor(plane)
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    site.remote_worker(plane, COUNTERMAND_WORKER__METRICS_LISTEN=address)
+    site.remote_worker(plane, settings={"COUNTERMAND_WORKER__METRICS_LISTEN": address})
     (job_id,) = site.submit_running(plane)
     assert sample(address, "countermand_worker_waiting", plane) == "0.0"
 
