@@ -159,7 +159,8 @@ class Canceller:
         if not breaker.admits():
             await self._give_up(asking, Unsettled(Waiting.PLANE_SILENT, str(breaker.detail)))
             return
-        await self.publish(committed)
+        if await self.publish(committed):
+            breaker.met_an_answer()
         await self.find(open_)
         if silence := _silence(open_):
             raise EngineUnavailable(silence)
@@ -301,10 +302,10 @@ class Canceller:
                 result = ExternalResult(run.handle, run.word or run.status.value, run.ended_at)
         return Settlement(case.job_id, case.assignment.lease, receipt, case.first_stop_at, result)
 
-    async def publish(self, cases: Sequence[Case]) -> None:
-        """A committed job is never stopped: see to its publication, and complete it."""
+    async def publish(self, cases: Sequence[Case]) -> bool:
+        """A committed job is never stopped: see to its publication, and complete it; whether one is published."""
         if not cases:
-            return
+            return False
         published = await self._adapter.publish([case.assignment.work for case in cases])
         await self.settle([case for case in cases if case.job_id in published])
         unpublished = [case for case in cases if case.job_id not in published]
@@ -313,6 +314,7 @@ class Canceller:
                 Waiting.PLANE_SILENT, "it is committed, and its publication has not been confirmed"
             )
         await self.postpone(unpublished)
+        return bool(published)
 
     async def postpone(self, cases: Sequence[Case]) -> None:
         """Give back for now, each with the reason in a sentence; later each time, and not all at once."""
