@@ -31,12 +31,14 @@ class Allowance:
         self._filled_at = now
         return int(self._left)
 
-    def take(self, wanted: int) -> bool:
-        """Use up *wanted*, if there are so many; of more than a second brings, one that is full is owed the rest."""
+    def allows(self, wanted: int) -> bool:
+        """Whether there are so many; of more than a second brings, one that is full is owed the rest."""
         left = self.left()
-        if left is None:
-            return True
-        if left < min(wanted, int(self._most)):
-            return False
-        self._left -= wanted
-        return True
+        return left is None or left >= min(wanted, int(self._most))
+
+    def take(self, wanted: int) -> bool:
+        """Use up *wanted*, if it allows so many."""
+        allowed = self.allows(wanted)
+        if allowed:
+            self._left -= wanted
+        return allowed

@@ -45,7 +45,7 @@ class Limits:
     batch_size: int = 400
     batches_in_flight: int = 3  #: a plane
     max_in_flight: int | None = None  #: cancellations of a plane; by default as many as the batches hold
-    stops_per_second: float | None = None  #: of runs, at most, on a plane
+    stops_per_second: float | None = None  #: of runs, at most, on a plane; half of them may repeat earlier ones
     lease_seconds: float = 30.0
     drain_seconds: float = 20.0
     round_seconds: float = 3.0  #: how long a round looks without progress before it postpones
@@ -80,6 +80,7 @@ class Canceller:
         self._clock = clock
         self._jitter = jitter
         self._allowance = Allowance(clock, per_second=limits.stops_per_second)
+        self._repeats = Allowance(clock, per_second=_for_repeats(limits))
         self._breakers: dict[object, Breaker] = {}
         self.held: set[Case] = set()  #: what is leased and neither settled nor given back
 
@@ -95,12 +96,15 @@ class Canceller:
         most = limits.batches_in_flight * limits.batch_size
         free = min(most, limits.max_in_flight or most) - len(self.held)
         stops = self._allowance.left()
-        return max(0, min(limits.batch_size, free, free if stops is None else stops))
+        if stops is not None:  # those who were claimed for them have not all used them up yet
+            free = min(free, stops - sum(case.awaits_stop for case in self.held))
+        return max(0, min(limits.batch_size, free))
 
     def limit(self, limits: Limits) -> None:
         """Keep to these limits from now on."""
         self._limits = limits
         self._allowance.change(limits.stops_per_second)
+        self._repeats.change(_for_repeats(limits))
 
     def batches(self, assignments: Sequence[Assignment]) -> list[Sequence[Assignment]]:
         """Split a claim into what is worked together: suspects alone, and by executor where each answers for itself."""
@@ -167,7 +171,7 @@ class Canceller:
         if open_:
             breaker.met_an_answer()
         await self.stop(open_)
-        await self.close(open_)
+        await self.close([case for case in open_ if case.told or not case.stoppable])  # closing may stop as well
         await self.observe_until_ended(open_)
         await self.discard(open_)
 
@@ -193,16 +197,21 @@ class Canceller:
         """Stop what is not known to have ended, on each case's rung. What the engine answers is not evidence."""
         now = self._clock.now()
         rungs: defaultdict[Rung, list[tuple[Case, tuple[Run, ...]]]] = defaultdict(list)
-        for case in sorted(
-            cases, key=lambda case: case.first_stop_at is not None
-        ):  # who was not stopped yet goes first
-            if (runs := case.stoppable) and self._allowance.take(len(runs)):
+        for case in sorted(cases, key=lambda case: case.first_stop_at is not None):  # who was never stopped goes first
+            if (runs := case.stoppable) and self._may_stop(case, len(runs)):
                 rungs[climb(case, now, self._limits.patience)].append((case, runs))
-                case.first_stop_at = case.first_stop_at or now
+                case.first_stop_at, case.told = case.first_stop_at or now, True
         for rung, stopped in rungs.items():
             answers = await self._adapter.stop([run for _, runs in stopped for run in runs], rung)
             for case, runs in stopped:
                 heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in runs])
+
+    def _may_stop(self, case: Case, runs: int) -> bool:
+        """Whether so many stops are allowed now. Those that repeat others are half of all at most: who does not end
+        keeps nobody from being stopped for the first time."""
+        if case.first_stop_at is None:
+            return self._allowance.take(runs)
+        return self._repeats.allows(runs) and self._allowance.take(runs) and self._repeats.take(runs)
 
     async def close(self, cases: Sequence[Case]) -> None:
         """End the sessions of jobs that nothing but time has closed: the engine's word is better than a clock.
@@ -430,6 +439,10 @@ def _silence(cases: Sequence[Case]) -> str | None:
         if case.listing.trouble and case.listing.trouble.waiting is Waiting.PLANE_SILENT and not case.listing.runs
     ]
     return silent[0] if silent and len(silent) == len(cases) else None
+
+
+def _for_repeats(limits: Limits) -> float | None:
+    return None if limits.stops_per_second is None else limits.stops_per_second / 2
 
 
 def _unclosed(cases: Sequence[Case]) -> list[Case]:

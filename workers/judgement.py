@@ -5,7 +5,7 @@ The one rule: ``cancelled`` needs closing first, and then the engine's word from
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from control_plane.jobs import Closure, Handle, Outcome, Receipt, Rung, Waiting
 from control_plane.planes import Owner
 from control_plane.work import Assignment
 
+UNLISTED = Listing()  #: nothing has been asked yet
 LADDER = (Rung.ASK, Rung.INSIST, Rung.FORCE)
 
 
@@ -62,7 +63,8 @@ class Case:
     lease_ends: float = math.inf  #: monotonic; from then on somebody else may claim it
     top: Rung = Rung.FORCE  #: the highest rung that the engine has
     refused: bool = False  #: the last stop was not permitted
-    listing: Listing = field(default_factory=Listing)
+    told: bool = False  #: in this round, to stop
+    listing: Listing = UNLISTED
     foreign: bool = False  #: the handle on record names a run that is not this job's
     settled: bool = False
     absent_since: float | None = None  #: monotonic moment of the first listing that proves absence
@@ -98,6 +100,11 @@ class Case:
             if (run.status is RunStatus.ACTIVE or (run.status is RunStatus.UNKNOWN and run != self._by_handle))
             and run not in self.forbidden
         )
+
+    @property
+    def awaits_stop(self) -> bool:
+        """Whether the first stop of it is still to come, as far as is known."""
+        return self.first_stop_at is None and (self.listing is UNLISTED or bool(self.stoppable))
 
     @property
     def forbidden(self) -> tuple[Run, ...]:
