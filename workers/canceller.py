@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -110,11 +110,15 @@ class Canceller:
         """Split a claim into what is worked together: suspects alone, and by executor where each answers for itself."""
         batches: defaultdict[object, list[Assignment]] = defaultdict(list)
         for assignment in assignments:
-            executor = assignment.work.executor if self._adapter.per_executor else None
-            batches[assignment.work.job_id if assignment.alone else executor and executor.executor_id].append(
-                assignment
-            )
+            batches[self._together(assignment)].append(assignment)
         return list(batches.values())
+
+    def _together(self, assignment: Assignment) -> object:
+        """By what it is grouped; what is settled without looking keeps nothing waiting that is to be stopped."""
+        if assignment.alone:
+            return assignment.work.job_id
+        executor = assignment.work.executor if self._adapter.per_executor else None
+        return assignment.committed, assignment.closure is Closure.NEVER_CLAIMED, executor and executor.executor_id
 
     def hold(self, assignments: Sequence[Assignment]) -> Sequence[Case]:
         """Open the cases of a batch; they count as held from now on."""
@@ -129,6 +133,7 @@ class Canceller:
             await self._work(cases)
         except EngineUnavailable as error:
             self._breaker(cases).met_silence(error.message)
+            await self._settle_decided(cases)  # silence takes back no evidence
             await self._give_up(cases, Unsettled(Waiting.PLANE_SILENT, error.message))
         except Exception as error:  # noqa: BLE001  # the boundary of a round: a bug harms one job alone, and is logged
             await self._narrow_down(self._still_held(cases), error)
@@ -229,8 +234,8 @@ class Canceller:
         open_, pause = list(cases), self._limits.look_seconds
         progress_at = extended_at = self._clock.monotonic()
         while open_:
-            await self.look(open_)
-            await self.settle_or_keep([case for case in open_ if not isinstance(case.judgement, Unsettled)])
+            await self.look([case for case in open_ if not case.is_decided])
+            await self.settle_or_keep([case for case in open_ if case.is_decided])
             await self.postpone_or_keep(
                 [case for case in open_ if isinstance(case.judgement, Unsettled) and case.judgement.hopeless]
             )
@@ -241,6 +246,7 @@ class Canceller:
                 left = await self.postpone_all_but_absent(left)
             if now - extended_at >= self._limits.lease_seconds / 3:
                 left, extended_at = await self.extend(left), now
+            left = self._let_go_unleased(left)
             if await self.close_what_ended(left):
                 open_ = self._still_held(left)
                 continue
@@ -268,6 +274,7 @@ class Canceller:
         await self.observe([case for case in cases if case.unclear])
         for case in cases:
             case.judgement = judge(case, closed_before=case.job_id in closed, begun_at=begun_at)
+            case.seen_at = self._clock.now()
 
     async def observe(self, cases: Sequence[Case]) -> None:
         """Ask the engine for the fate of each run that its listing does not tell."""
@@ -292,8 +299,7 @@ class Canceller:
     async def _settle(self, cases: Sequence[Case], ask: Asking[list[Settled]]) -> None:
         if not cases:
             return
-        seen_at = self._clock.now()
-        settlements = [self._settlement(case, seen_at) for case in cases]
+        settlements = [self._settlement(case) for case in cases]
         answers = await ask(partial(self._queue.settle, settlements, worker=self._worker))
         if answers is None:
             return
@@ -302,8 +308,9 @@ class Canceller:
         self._let_go(cases)
         tell_settled(cases, settlements, answers)
 
-    def _settlement(self, case: Case, seen_at: datetime) -> Settlement:
+    def _settlement(self, case: Case) -> Settlement:
         receipt = result = None
+        seen_at = case.seen_at or self._clock.now()
         match case.judgement:
             case Ended() as ended:
                 receipt = receipt_of(case, ended, engine=self._adapter.engine, worker=self._worker, seen_at=seen_at)
@@ -390,7 +397,7 @@ class Canceller:
             if case.job_id in closures:
                 case.closure = case.closure or closures[case.job_id]
                 case.lease_ends = asked_at + lease_seconds
-            elif isinstance(case.judgement, Unsettled | None):  # a settlement whose answer was lost may have landed
+            elif not case.is_decided:  # a settlement whose answer was lost may have landed
                 self._lose(case)
         return self._still_held(cases)
 
@@ -401,7 +408,7 @@ class Canceller:
     def _let_go_unleased(self, cases: Sequence[Case]) -> list[Case]:
         """Let go of what somebody else may have by now, unless it waits to be settled; answers what is held."""
         for case in self._still_held(cases):
-            if isinstance(case.judgement, Unsettled | None) and not self._is_leased(case):
+            if not (case.is_decided or self._is_leased(case)):
                 self._lose(case)
         return self._still_held(cases)
 
@@ -429,6 +436,10 @@ class Canceller:
             case.judgement = reason
         with suppress(Exception):  # the store fails over it as well: then the lease runs out
             await self.postpone(held)
+
+    async def _settle_decided(self, cases: Sequence[Case]) -> None:
+        with suppress(Exception):  # as above
+            await self.settle([case for case in self._still_held(cases) if case.is_decided])
 
 
 def _silence(cases: Sequence[Case]) -> str | None:

@@ -69,6 +69,7 @@ class Case:
     settled: bool = False
     absent_since: float | None = None  #: monotonic moment of the first listing that proves absence
     judgement: Judgement | None = None
+    seen_at: datetime | None = None  #: when that was seen
 
     @classmethod
     def opened(cls, assignment: Assignment, lease_ends: float = math.inf) -> "Case":
@@ -100,6 +101,11 @@ class Case:
             if (run.status is RunStatus.ACTIVE or (run.status is RunStatus.UNKNOWN and run != self._by_handle))
             and run not in self.forbidden
         )
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the evidence suffices; nothing that is seen later takes it back."""
+        return isinstance(self.judgement, Ended | Succeeded)
 
     @property
     def awaits_stop(self) -> bool:

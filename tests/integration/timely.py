@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from control_plane.errors import Unavailable
-from tests.integration.test_rounds import Bench
+from tests.doubles.interposed import interposed
+from tests.integration.test_rounds import Bench, inline
+from workers.judgement import Case
 from workers.local import LocalCancellations
 from workers.rounds import Rounds
 
@@ -27,6 +29,13 @@ class Timely(Bench):
     def rounds(self) -> Rounds:
         self.worker = super().rounds()
         return self.worker
+
+    def monotonic(self) -> float:
+        return self.given.clock.now.timestamp()
+
+    def held(self) -> list[Case]:
+        """What the worker holds now."""
+        return [case for canceller in self.worker._cancellers.values() for case in canceller.held]
 
     async def pause(self, seconds: float) -> None:
         entry = (self.given.clock.after(seconds), asyncio.Event())
@@ -91,10 +100,10 @@ class Away:
             self.loses.remove(call)
             raise self.error
 
+    async def _after(self, call: str) -> None:
+        await self.after(call)
+
     def stand_before(self, bench: Bench) -> None:
         """Be the bench's queue."""
-        from tests.doubles.interposed import interposed
-        from tests.integration.test_rounds import inline
-
         local = LocalCancellations(bench.given.dispatch, inline)
-        bench.queue = interposed(local, before=self.before, after=self.after)
+        bench.queue = interposed(local, before=self.before, after=self._after)
