@@ -1,8 +1,8 @@
 """``countermand executor``: a plane's jobs, on embedded DuckDB or on Snowflake, over the store or over HTTPS."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from control_plane.arguments import DatabaseUrl, find_plane
-from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, read_token
+from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store
+from workers.cli.engines import opener_of
 from workers.cli.options import ControlPlane, TokenFile, refuse_both
 from workers.cli.reaching import bearer_of, line_of
-from workers.cli.reloading import Rereading, reloader
+from workers.cli.reloading import Rereading, reloader, survive_early_signals
 from workers.clock import Clock
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def executor(
     SIGTERM drains; a second signal ends it at once; SIGHUP reads limits and log level anew.
     """
     refuse_both(control_plane, database_url)
+    survive_early_signals()
     embedded_only = {
         "memory_limit": memory_limit,
         "threads": threads,
@@ -104,7 +106,7 @@ async def run_executor(
     async with AsyncExitStack() as opened:
         opened.enter_context(served(settings.executor.metrics_listen))
         reached = await reach(opened, settings, plane_name, daemon.stopping, ticks)
-        opener = _opener(settings, reached.plane, embedded_only, make_engine)
+        opener = opener_of(settings, reached.plane, embedded_only, make_engine)
         folder = _hold(data_folder, reached.plane)
         opened.callback(folder.close)
         engine, address = await opener(opened, folder)
@@ -195,112 +197,6 @@ def _compose(reached: Reached, engine: "Engine", identity: "Identity", own: "Exe
         limits=_limits_of(own),
         clock=Clock(),
     )
-
-
-# --- the engines
-
-
-class Opened(NamedTuple):
-    """An engine, and where its run server listens; None where its service answers for its runs itself."""
-
-    engine: "Engine"
-    address: str | None
-
-
-Opener = Callable[[AsyncExitStack, "Folder"], Awaitable[Opened]]
-
-
-def _opener(
-    settings: "Settings",
-    plane: "DataPlane",
-    embedded_only: Sequence[str],
-    make_engine: "Callable[..., EmbeddedEngine] | None",
-) -> Opener:
-    """Opens the engine of the plane's platform. Whatever the settings lack is said before anything is opened."""
-    from control_plane.planes import Platform
-
-    if plane.platform is Platform.SNOWFLAKE:
-        _refuse_embedded_only(plane, embedded_only)
-        return _snowflake_opener(settings)
-    return _embedded_opener(settings.executor, make_engine)
-
-
-def _refuse_embedded_only(plane: "DataPlane", given: Sequence[str]) -> None:
-    from control_plane.errors import BadInput
-
-    for name in given:
-        option = f"--{name}".replace("_", "-")
-        where = f"{plane.display_name} is on {plane.platform.value}"
-        raise BadInput(f"{name}: {option} is for embedded DuckDB, and {where}: leave it out", field=name)
-
-
-def _embedded_opener(own: "ExecutorSettings", make_engine: "Callable[..., EmbeddedEngine] | None") -> Opener:
-    token = read_token(own.listen_token_file, "listen_token_file")
-
-    async def open_embedded(opened: AsyncExitStack, folder: "Folder") -> Opened:
-        from workers.engines.embedded import EmbeddedEngine
-        from workers.engines.warehouse import Resources, Warehouse
-
-        warehouse = Warehouse.open(folder.path, Resources(own.memory_limit, own.threads))
-        make = make_engine or EmbeddedEngine
-        engine = make(folder, warehouse, microcents_per_second=own.microcents_per_second)
-        opened.push_async_callback(engine.aclose)
-        address = await opened.enter_async_context(_serving_runs(engine, folder.path, own.listen, token))
-        return Opened(engine, address)
-
-    return open_embedded
-
-
-def _snowflake_opener(settings: "Settings") -> Opener:
-    from workers.cli.snowflake import account_of, sign_in_of, warehouse_of
-
-    account, sign_in = account_of(settings), sign_in_of(settings, "executor")
-    warehouse_of(settings)
-
-    async def open_snowflake(opened: AsyncExitStack, _folder: "Folder") -> Opened:
-        from workers.engines.snowflake import SnowflakeEngine
-
-        with _sign_in_that_is_refused_for_good():
-            engine = await SnowflakeEngine.open(
-                account,
-                sign_in,
-                timeout_seconds=settings.snowflake.call_timeout_seconds,
-                statement_timeout_seconds=settings.snowflake.statement_timeout_seconds,
-                queued_timeout_seconds=settings.snowflake.queued_timeout_seconds,
-                microcents_per_second=settings.executor.microcents_per_second,
-            )
-        opened.push_async_callback(engine.aclose)
-        return Opened(engine, None)
-
-    return open_snowflake
-
-
-@contextmanager
-def _sign_in_that_is_refused_for_good() -> Iterator[None]:
-    """An account that is away may be back at the next start; one that refuses the user is not mended by another."""
-    from adapters.snowflake.line import LineError
-    from control_plane.errors import Refused
-    from control_plane.jobs import Waiting
-
-    try:
-        yield
-    except LineError as error:
-        if error.trouble.waiting is Waiting.NOT_PERMITTED:
-            raise Refused(error.message) from error
-        raise
-
-
-def _serving_runs(
-    engine: "EmbeddedEngine", folder: Path, listen: str | None, token: str | None
-) -> AbstractAsyncContextManager[str]:
-    """The run server, at the folder's socket, which needs no token, or on the network; gives its address."""
-    from workers.run_server import open_network_door, open_unix_door, run_application, serving
-
-    if listen is None:
-        return serving(run_application(engine), open_unix_door(folder))
-    host, _, port = listen.rpartition(":")
-    door = open_network_door(host.strip("[]"), int(port), token=token)
-    return serving(run_application(engine, token=token), door)
 
 
 async def _run_until_stopped(

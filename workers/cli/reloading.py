@@ -1,5 +1,6 @@
 """SIGHUP: the settings are read anew, and what may change while a process runs counts at once."""
 
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ log = structlog.get_logger()
 
 #: Reads the settings that were given anew, as they were read before.
 Rereading = Callable[["Settings"], "Reloaded"]
+
+
+def survive_early_signals() -> None:
+    """For a process that has yet to start: a SIGHUP has nothing to read anew for, and must not end it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def reloader(

@@ -11,7 +11,7 @@ import typer
 from control_plane.arguments import DatabaseUrl, find_plane
 from workers.cli.desk import HEARTBEAT_SECONDS, intake_of, listener_of, open_store, tune_interpreter
 from workers.cli.options import ControlPlane, TokenFile, refuse_both
-from workers.cli.reloading import Rereading, reloader
+from workers.cli.reloading import Rereading, reloader, survive_early_signals
 from workers.cli.remote_worker import check_remote_worker, limits_of, run_remote_worker
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def worker(
         database_url=database_url, control_plane=control_plane, token_file=token_file, worker=given
     )
     names = data_plane or []
+    survive_early_signals()
     if settings.control_plane is None or database_url is not None:
         if check_config:
             typer.echo(f"ok: {', '.join(names) or 'every plane'} by the database")

@@ -1,0 +1,118 @@
+"""The engine of an executor, opened as its plane's platform and the settings say."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from workers.cli.desk import read_token
+
+if TYPE_CHECKING:
+    from config.settings import ExecutorSettings, Settings
+    from control_plane.planes import DataPlane
+    from workers.engines.base import Engine
+    from workers.engines.embedded import EmbeddedEngine
+    from workers.engines.folder import Folder
+
+
+class Opened(NamedTuple):
+    """An engine, and where its run server listens; None where its service answers for its runs itself."""
+
+    engine: "Engine"
+    address: str | None
+
+
+Opener = Callable[[AsyncExitStack, "Folder"], Awaitable[Opened]]
+
+
+def opener_of(
+    settings: "Settings",
+    plane: "DataPlane",
+    embedded_only: Sequence[str],
+    make_engine: "Callable[..., EmbeddedEngine] | None",
+) -> Opener:
+    """Opens the engine of the plane's platform. Whatever the settings lack is said before anything is opened."""
+    from control_plane.planes import Platform
+
+    if plane.platform is Platform.SNOWFLAKE:
+        _refuse_embedded_only(plane, embedded_only)
+        return _snowflake_opener(settings)
+    return _embedded_opener(settings.executor, make_engine)
+
+
+def _refuse_embedded_only(plane: "DataPlane", given: Sequence[str]) -> None:
+    from control_plane.errors import BadInput
+
+    for name in given:
+        option = f"--{name}".replace("_", "-")
+        where = f"{plane.display_name} is on {plane.platform.value}"
+        raise BadInput(f"{name}: {option} is for embedded DuckDB, and {where}: leave it out", field=name)
+
+
+def _embedded_opener(own: "ExecutorSettings", make_engine: "Callable[..., EmbeddedEngine] | None") -> Opener:
+    token = read_token(own.listen_token_file, "listen_token_file")
+
+    async def open_embedded(opened: AsyncExitStack, folder: "Folder") -> Opened:
+        from workers.engines.embedded import EmbeddedEngine
+        from workers.engines.warehouse import Resources, Warehouse
+
+        warehouse = Warehouse.open(folder.path, Resources(own.memory_limit, own.threads))
+        make = make_engine or EmbeddedEngine
+        engine = make(folder, warehouse, microcents_per_second=own.microcents_per_second)
+        opened.push_async_callback(engine.aclose)
+        address = await opened.enter_async_context(_serving_runs(engine, folder.path, own.listen, token))
+        return Opened(engine, address)
+
+    return open_embedded
+
+
+def _snowflake_opener(settings: "Settings") -> Opener:
+    from workers.cli.snowflake import account_of, sign_in_of, warehouse_of
+
+    account, sign_in = account_of(settings), sign_in_of(settings, "executor")
+    warehouse_of(settings)
+
+    async def open_snowflake(opened: AsyncExitStack, _folder: "Folder") -> Opened:
+        from workers.engines.snowflake import SnowflakeEngine
+
+        with _sign_in_that_is_refused_for_good():
+            engine = await SnowflakeEngine.open(
+                account,
+                sign_in,
+                timeout_seconds=settings.snowflake.call_timeout_seconds,
+                statement_timeout_seconds=settings.snowflake.statement_timeout_seconds,
+                queued_timeout_seconds=settings.snowflake.queued_timeout_seconds,
+                microcents_per_second=settings.executor.microcents_per_second,
+            )
+        opened.push_async_callback(engine.aclose)
+        return Opened(engine, None)
+
+    return open_snowflake
+
+
+@contextmanager
+def _sign_in_that_is_refused_for_good() -> Iterator[None]:
+    """An account that is away may be back at the next start; one that refuses the user is not mended by another."""
+    from adapters.snowflake.line import LineError
+    from control_plane.errors import Refused
+    from control_plane.jobs import Waiting
+
+    try:
+        yield
+    except LineError as error:
+        if error.trouble.waiting is Waiting.NOT_PERMITTED:
+            raise Refused(error.message) from error
+        raise
+
+
+def _serving_runs(
+    engine: "EmbeddedEngine", folder: Path, listen: str | None, token: str | None
+) -> AbstractAsyncContextManager[str]:
+    """The run server, at the folder's socket, which needs no token, or on the network; gives its address."""
+    from workers.run_server import open_network_door, open_unix_door, run_application, serving
+
+    if listen is None:
+        return serving(run_application(engine), open_unix_door(folder))
+    host, _, port = listen.rpartition(":")
+    door = open_network_door(host.strip("[]"), int(port), token=token)
+    return serving(run_application(engine, token=token), door)
