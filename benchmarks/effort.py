@@ -16,6 +16,8 @@ class Effort(NamedTuple):
     idle_seconds: float
     idle_planes_seconds: float
     idle_planes_requests: int  #: a round
+    neighbour_storm_jobs: int
+    neighbour_singles: int  #: while nothing else happens, a round
     api_requests: int  #: half of them at full speed, half at half of it
     prefect_runs: int  #: flow runs that are moved to Cancelling, a round
     listed_jobs: int  #: ended, of all companies together
@@ -35,6 +37,8 @@ FULL = Effort(
     idle_seconds=30,
     idle_planes_seconds=60,
     idle_planes_requests=1_000,
+    neighbour_storm_jobs=10_000,
+    neighbour_singles=20,
     api_requests=16_000,
     prefect_runs=500,
     listed_jobs=1_000_000,
@@ -54,6 +58,8 @@ QUICK = Effort(
     idle_seconds=3,
     idle_planes_seconds=10,
     idle_planes_requests=200,
+    neighbour_storm_jobs=5_000,
+    neighbour_singles=10,
     api_requests=4_000,
     prefect_runs=200,
     listed_jobs=50_000,

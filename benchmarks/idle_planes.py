@@ -48,9 +48,9 @@ class IdlePlanes:
     def prepare(self, ground: Ground) -> None:
         """Make the planes, their tokens, and a running job on each that will be asked for."""
         with ground.found(PLANES) as connection:
-            values = {"planes": COUNT, "jobs": self._requests, "hash": hashlib.sha256(_SECRET.encode()).hexdigest()}
+            values = {"planes": COUNT, "jobs": self._requests}
             connection.execute(_MADE_PLANES, values)
-            connection.execute(_MADE_TOKENS, values)
+            make_tokens(connection)
             with connection.transaction():
                 connection.execute("SET LOCAL session_replication_role = replica")
                 connection.execute(_MADE_JOBS, values)
@@ -106,6 +106,11 @@ def busy(processes: list[psutil.Process]) -> float:
 
 def family(postmaster: psutil.Process) -> list[psutil.Process]:
     return [postmaster, *postmaster.children(recursive=True)]
+
+
+def make_tokens(connection: psycopg.Connection) -> None:
+    """One for each plane's processes, and one of somebody who may ask; :func:`token` is their text."""
+    connection.execute(_MADE_TOKENS, {"hash": hashlib.sha256(_SECRET.encode()).hexdigest()})
 
 
 def token(token_id: object) -> str:

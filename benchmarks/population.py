@@ -13,16 +13,20 @@ INCARNATION = "1"
 _SQL = f"SELECT {', '.join(f'column_{number}' for number in range(30))} FROM ds_6402"  # noqa: S608 (it is never run)
 
 
-def add_plane(connection: psycopg.Connection) -> None:
+def add_plane(connection: psycopg.Connection, plane: UUID = PLANE) -> None:
     """One plane with one executor."""
-    values = {"plane": PLANE, "executor": EXECUTOR}
+    values = {"plane": plane, "executor": _executor_of(plane)}
     connection.execute(_PLANE, values)
     connection.execute(_EXECUTOR, values)
 
 
-def add_running(connection: psycopg.Connection, count: int) -> None:
+def _executor_of(plane: UUID) -> str:
+    return EXECUTOR if plane == PLANE else f"job-executor-{plane}"
+
+
+def add_running(connection: psycopg.Connection, count: int, plane: UUID = PLANE) -> None:
     """Jobs that run, with a handle and an executor that has closed them: nothing more of them can start."""
-    _add_jobs(connection, count, state="running", moved_from="pending", receipt=None)
+    _add_jobs(connection, count, plane, state="running", moved_from="pending", receipt=None)
 
 
 def add_requested(connection: psycopg.Connection, count: int) -> None:
@@ -35,11 +39,11 @@ def add_ended(connection: psycopg.Connection, count: int) -> None:
     _add_jobs(connection, count, state="cancelled", moved_from="pending_cancellation", receipt=_RECEIPT)
 
 
-def _add_jobs(connection: psycopg.Connection, count: int, **fields: Any) -> None:
+def _add_jobs(connection: psycopg.Connection, count: int, plane: UUID = PLANE, **fields: Any) -> None:
     values = {
         "count": count,
-        "plane": PLANE,
-        "executor": EXECUTOR,
+        "plane": plane,
+        "executor": _executor_of(plane),
         "engine": ENGINE,
         "incarnation": INCARNATION,
         "sql": _SQL,
@@ -57,7 +61,7 @@ _RECEIPT = '{"outcome": "stopped", "seen_at": "2026-01-01T00:00:00Z", "worker": 
 _PLANE = """
 INSERT INTO data_planes (data_plane_id, display_name, platform, tags, permit_seconds, listing_lag_seconds,
                          stuck_after_seconds, created_at)
-VALUES (%(plane)s, 'benchmark', 'platform_aws', '[]', 30, 0, 900, now())
+VALUES (%(plane)s, 'benchmark ' || %(plane)s, 'platform_aws', '[]', 30, 0, 900, now())
 """
 _EXECUTOR = """
 INSERT INTO executors (executor_id, data_plane_id, incarnation, registered_at)
@@ -81,7 +85,7 @@ FROM (SELECT number, uuidv7() AS job_id FROM generate_series(1, %(count)s) AS nu
 _CANCELLATIONS = """
 INSERT INTO cancellations (job_id, data_plane_id, requested_by, reason, requested_at, next_round_at, settled_at)
 SELECT job_id, data_plane_id, request_source, 'the benchmark asked', created_at, created_at, ended_at
-FROM jobs WHERE state = %(state)s AND state <> 'running'
+FROM jobs WHERE state = %(state)s AND state <> 'running' AND data_plane_id = %(plane)s
 ORDER BY created_at
 """
 _MOVES = """
@@ -90,6 +94,7 @@ SELECT job_id, move, from_state, to_state, request_source, created_at
 FROM jobs, (VALUES (1, 'submit', NULL, 'pending'), (2, 'start', 'pending', 'running'),
                    (3, 'request_cancellation', 'running', 'pending_cancellation')
            ) AS moves (number, move, from_state, to_state)
-WHERE state = %(state)s AND number <= CASE state WHEN 'running' THEN 2 WHEN 'pending_cancellation' THEN 3 ELSE 0 END
+WHERE state = %(state)s AND data_plane_id = %(plane)s
+  AND number <= CASE state WHEN 'running' THEN 2 WHEN 'pending_cancellation' THEN 3 ELSE 0 END
 ORDER BY created_at, number
 """

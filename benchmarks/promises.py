@@ -59,6 +59,11 @@ PROMISES = (
         ("planes_claim_p99",),
         lambda by: by["planes_claim_p99"].value <= 100,
     ),
+    Promise(
+        "a storm of 10,000 delays no single cancellation on another plane by more than 200 ms",
+        ("neighbour_delay_max",),
+        lambda by: by["neighbour_delay_max"].value <= 200,
+    ),
     Promise("idle ≤ 0.5 % of a core", ("idle_cpu",), lambda by: by["idle_cpu"].value <= 0.5),
 )
 

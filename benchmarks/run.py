@@ -22,6 +22,7 @@ from benchmarks.floor import Floor
 from benchmarks.ground import Ground
 from benchmarks.idle import Idle
 from benchmarks.idle_planes import IdlePlanes
+from benchmarks.neighbour import Neighbour
 from benchmarks.on_snowflake import SnowflakeCancel, SnowflakeStorm
 from benchmarks.prefect import Prefect
 from benchmarks.promises import verdicts
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "claim_growth": ClaimGrowth,
     "idle": Idle,
     "idle_planes": IdlePlanes,
+    "neighbour": Neighbour,
     "request_floor": RequestFloor,
     "api_request": ApiRequest,
     "peer_prefect": Prefect,
