@@ -13,10 +13,10 @@ from structlog.contextvars import bind_contextvars
 
 from adapters.base import Adapter
 from control_plane.errors import CountermandError
-from workers.canceller import Limits
 from workers.clock import Clock
 from workers.giving_up import unless
 from workers.introduction import Introduced, introduce
+from workers.limits import Limits
 from workers.line import Bearer, Line, PlaneLine
 from workers.outage import Outage
 from workers.remote import RemoteCancellations

@@ -18,8 +18,9 @@ from adapters.base import Adapter
 from control_plane.errors import Unavailable
 from control_plane.release import release
 from control_plane.work import Assignment, Hold, Presence
-from workers.canceller import Canceller, Limits
+from workers.canceller import Canceller
 from workers.clock import Clock
+from workers.limits import Limits
 from workers.metrics import WAITING, count_now
 from workers.outage import Outage
 from workers.queue import CancellationQueue

@@ -21,8 +21,8 @@ from tests.doubles.interposed import interposed
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.integration.given import ASKER, EXECUTOR, PERMIT_SECONDS, Given
 from tests.unit.test_events import documented
-from workers.canceller import Limits
 from workers.clock import Clock
+from workers.limits import Limits
 from workers.local import LocalCancellations
 from workers.rounds import Rounds
 

@@ -21,7 +21,7 @@ from tests.integration.given import Given
 from tests.integration.test_rounds import fail, run, started
 from tests.integration.timely import Timely
 from workers.breaker import LONGEST_PAUSE_SECONDS
-from workers.canceller import Limits
+from workers.limits import Limits
 
 DEAD = Executor("job-executor-dead", 1, "unix:/dead")
 ONE_BY_ONE = Limits(batch_size=1, batches_in_flight=100, postpone_at_most_seconds=1.0)

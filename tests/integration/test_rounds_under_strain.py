@@ -14,7 +14,7 @@ from control_plane.work import Assignment, Work
 from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import Given
 from tests.integration.test_rounds import Bench, Deaf, run, started
-from workers.canceller import Limits
+from workers.limits import Limits
 
 A_LONG_TIME = 10_000.0
 

@@ -18,7 +18,7 @@ from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.integration.given import Given
 from tests.integration.test_rounds import fail, run, started
 from tests.integration.timely import Away, Timely
-from workers.canceller import Limits
+from workers.limits import Limits
 
 #: A round that looks for long enough: what ends it is the lease.
 LIMITS = Limits(lease_seconds=30.0, round_seconds=10_000.0)

@@ -13,7 +13,7 @@ from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import Given
 from tests.integration.test_rounds import run, started
 from tests.integration.timely import Timely
-from workers.canceller import Limits
+from workers.limits import Limits
 
 
 @dataclass

@@ -11,8 +11,9 @@ import pytest
 from control_plane.jobs import Closure, JobType, Process
 from control_plane.work import Assignment, Postponed, Postponement, Work
 from tests.doubles.memory_engine import Faults, MemoryEngine
-from workers.canceller import Canceller, Limits
+from workers.canceller import Canceller
 from workers.clock import Clock
+from workers.limits import Limits
 from workers.outage import Outage
 from workers.queue import CancellationQueue
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from adapters.base import Adapter
     from config.settings import Settings
     from config.worker import PlaneSettings
-    from workers.canceller import Limits
     from workers.clock import Clock
     from workers.introduction import Introduced
+    from workers.limits import Limits
     from workers.line import Bearer, Line
     from workers.outposts import Outpost
 
@@ -90,7 +90,7 @@ def make_adapter(settings: "Settings", introduced: "Introduced") -> "Adapter":
 
 def limits_of(settings: "Settings", plane: "PlaneSettings | None" = None) -> "Limits":
     """How much the worker takes on, on a plane that may say so itself."""
-    from workers.canceller import Limits
+    from workers.limits import Limits
 
     own = settings.worker
     return Limits(

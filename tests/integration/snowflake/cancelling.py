@@ -16,8 +16,8 @@ from control_plane.work import Executor, Work
 from tests.contract.snowflake import SnowflakePlane
 from tests.integration.given import ASKER, Given
 from tests.snowflake import ENDLESS, SnowflakeAccount, until
-from workers.canceller import Limits
 from workers.clock import Clock
+from workers.limits import Limits
 from workers.local import LocalCancellations, threads
 from workers.rounds import Rounds
 

@@ -15,8 +15,8 @@ from control_plane.work import Work
 from tests.integration.snowflake.cancelling import Site
 from tests.integration.snowflake.given import rows
 from tests.snowflake import ENDLESS, SnowflakeDouble, until
-from workers.canceller import Limits
 from workers.judgement import LADDER
+from workers.limits import Limits
 
 EVERYTHING = ["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES", "SYSTEM$ABORT_SESSION"]
 UNKNOWN = ["NO_DATA", "DISCONNECTED"]
