@@ -16,7 +16,7 @@ from control_plane.jobs import Closure, Outcome
 from control_plane.lifecycle import JobState
 from control_plane.tokens import Permission, Tokens
 from tests.acceptance.remote import SHORT, WITHOUT_TICKS, held, listens_at, outages, settled_by
-from tests.acceptance.site import Site, site_of, until
+from tests.acceptance.site import ROOT, Site, site_of, until
 from tests.acceptance.test_bad_input import assert_refused
 from tests.databases import Databases
 
@@ -67,7 +67,7 @@ def test_remote_processes_are_lean_listen_nowhere_and_import_neither_a_store_nor
     """Each tells at its end what it had imported by then."""
     site, plane = sqlite_site, sqlite_site.plane()
     files = {name: site.folder / f"{name}.modules" for name in ("worker", "executor")}
-    told = {name: {"PYTHONPATH": str(TELLING), "TOLD_MODULES": str(path)} for name, path in files.items()}
+    told = {name: {"PYTHONPATH": f"{TELLING}:{ROOT}", "TOLD_MODULES": str(path)} for name, path in files.items()}
     executor = site.remote_executor(plane, settings=told["executor"])
     worker = site.remote_worker(plane, settings=told["worker"])
     (job_id,) = site.submit_running(plane)

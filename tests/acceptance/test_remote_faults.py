@@ -171,7 +171,7 @@ def test_through_every_fault_of_the_network_each_cancellation_settles_once_and_n
 ) -> None:
     """Control plane and two customers have a machine each, and the customers reach out through a faulty proxy each."""
     with network() as net, ExitStack() as opened:
-        record_property("control plane and remote workers were in separate", str(net))
+        record_property("control plane and remote workers were kept apart by", str(net))
         cloud = net.machine()
         [listening] = site.serve(on=cloud).events("server_started")
         upstream = (cloud.address, listening["port"])
