@@ -42,11 +42,6 @@ class Outage:
             reraise=True,
         )
 
-    @property
-    def lasts(self) -> bool:
-        """Whether the latest call found it away."""
-        return self._lost_to is not None
-
     async def outlast(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """What *call* answers, repeated while it is away; every other error passes through."""
         answer: Answer = await self._retrying.copy()(call)
