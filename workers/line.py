@@ -5,7 +5,9 @@ may have closed it while it lay idle, and by whoever outlasts the outage.
 """
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,6 +25,8 @@ CALL_SECONDS = 10.0  #: for an answer, beside what the call itself wants to wait
 CONNECT_SECONDS = 5.0
 #: Less than any server or proxy lets a connection lie idle, by default.
 IDLE_SECONDS = 30.0
+#: What another token may be answered otherwise.
+REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 #: What a server that had closed an idle connection makes of the next call on it.
 CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
@@ -42,14 +46,11 @@ class Bearer:
         """As it travels."""
         return {"Authorization": f"Bearer {self._token}"}
 
-    def is_renewed(self) -> bool:
-        """Read it anew; whether it is another one now. One that cannot be read stays as it was."""
-        try:
-            token = self._read()
-        except BadInput:
-            return False
-        before, self._token = self._token, token
-        return token != before
+    def is_renewed(self, since: Mapping[str, str]) -> bool:
+        """Whether it is another one now than the header *since* has, read anew. One that cannot be read stays."""
+        with suppress(BadInput):
+            self._token = self._read()
+        return self.header != since
 
 
 class Line:
@@ -84,13 +85,13 @@ class Line:
         content = None if body is None else msgspec.json.encode(body)
         timeout = httpx.Timeout(wait_seconds + CALL_SECONDS, connect=CONNECT_SECONDS, pool=CALL_SECONDS)
 
-        async def send() -> httpx.Response:
-            return await self._http.request(method, path, content=content, headers=bearer.header, timeout=timeout)
+        async def send(headers: Mapping[str, str]) -> httpx.Response:
+            return await self._http.request(method, path, content=content, headers=headers, timeout=timeout)
 
         try:
-            response = await _twice_if_cut(send)
-            if response.status_code == httpx.codes.UNAUTHORIZED and bearer.is_renewed():
-                response = await send()
+            response = await _twice_if_cut(partial(send, sent := bearer.header))
+            if response.status_code in REFUSED and bearer.is_renewed(since=sent):
+                response = await send(bearer.header)
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise lost(error, self.url, repeatable=True) from error
         return read(response, kind, self.url, repeatable=True)

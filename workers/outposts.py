@@ -65,7 +65,8 @@ class Outpost:
             self._rounds.limit(limits)
 
     async def introduce(self) -> Introduced:
-        """Whom the control plane takes this process for; waits while it is away."""
+        """Whom the control plane takes this process for, by its token of today; waits while it is away."""
+        self._bearer.is_renewed(since=self._bearer.header)
         call = partial(introduce, self._line, self._bearer, wanted=self._wanted, clock=self._clock)
         return await self._outage.outlast(call)
 
