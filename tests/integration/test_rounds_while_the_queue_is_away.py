@@ -148,6 +148,29 @@ def test_evidence_that_is_gathered_meanwhile_is_settled_once_when_the_queue_is_b
     assert events(logs, "control_plane_lost", "control_plane_back") == ["control_plane_lost", "control_plane_back"]
 
 
+def test_what_waits_to_be_settled_does_not_keep_the_rest_of_its_batch_from_being_stopped(
+    given: Given, bench: Timely, engine: Looked
+) -> None:
+    queue = Away(CONTROL_PLANE_AWAY)
+    queue.stand_before(bench)
+    ended, other = started(given, engine), started(given, engine)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: bool(engine.stops))
+            queue.away = True
+            engine.end(ended, RunStatus.STOPPED)
+            await bench.for_seconds(5)
+            stops = len(engine.stops)
+            await bench.for_seconds(5)
+            assert {job_id for job_id, _ in engine.stops[stops:]} == {other.job_id}
+            queue.away = False
+            engine.faults.ignores_stops = False
+            await bench.until(bench.settles(ended.job_id, other.job_id))
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("fault", ["silent", "raises", "truncates", "forgets"])
 def test_evidence_is_not_lost_with_an_engine_that_falls_silent_before_the_queue_is_back(
     given: Given, bench: Timely, engine: Looked, fault: str

@@ -11,7 +11,7 @@ from control_plane.jobs import Rung
 from control_plane.work import Work
 from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import Given
-from tests.integration.test_rounds import run, started
+from tests.integration.test_rounds import fail, run, started
 from tests.integration.timely import Timely
 from workers.limits import Limits
 
@@ -104,6 +104,7 @@ def test_an_engine_sees_no_more_stops_a_second_than_it_may_and_all_is_settled(gi
     assert engine.most_within(5) <= 6 * 4
     assert took <= 15
     assert Counter(job_id for _, job_id in engine.stopped) == {work.job_id: 1 for work in works}
+    assert {(given.job(work.job_id).cancellation or fail()).rounds for work in works} == {1}  # none waits leased
 
 
 def test_closing_is_no_way_around_the_bound(given: Given) -> None:
