@@ -93,7 +93,8 @@ class RemoteCancellations:
 class RemoteJobs:
     """:class:`workers.queue.JobQueue` over HTTPS, for the one plane that the token is bound to.
 
-    Its claims wait for work until *stopping* is set; *again* is set when a patient attend has ended: another is due.
+    Its claims wait for work until *stopping* is set; *again* is set when a patient attend has ended, or there is
+    something new to attend: another is due.
     """
 
     def __init__(
@@ -138,6 +139,8 @@ class RemoteJobs:
         if not claims:  # of no type: nothing is started any more, what this epoch had started is answered
             claims = (await self._claim(wanted([], 0))).claims
         self._claimed.set()
+        if claims:
+            self._again.set()  # where nothing was held, nobody waits for news
         return claims
 
     async def _claim(self, wanted: wire.ClaimJobs) -> wire.Claims:

@@ -398,3 +398,14 @@ async def test_over_https_what_is_claimed_is_attended_before_the_patient_attend_
     assert claim.job_id == second.job_id
     assert attendance.renewed == [first.job_id]
     assert post.again.is_set()
+
+
+async def test_over_https_what_is_claimed_is_attended_where_nothing_was_before(api: Api) -> None:
+    """No patient attend waits, whose end would begin another."""
+    api.register()
+    post = far(api.given, api)
+    api.given.pending()
+
+    await post.start()
+
+    assert post.again.is_set()
