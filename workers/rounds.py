@@ -162,11 +162,12 @@ class Rounds:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        given_back = [hold for holds in self._holds().values() for hold in holds]
-        if given_back:
+        left = [hold for holds in self._holds().values() for hold in holds]
+        given_back = 0
+        if left:
             with suppress(Unavailable, TimeoutError):
-                await asyncio.wait_for(self._queue.release(given_back), _LAST_CALL_SECONDS)
-        log.info("drain_ended", given_back=len(given_back))
+                given_back = len(await asyncio.wait_for(self._queue.release(left), _LAST_CALL_SECONDS))
+        log.info("drain_ended", given_back=given_back)
 
     def _holds(self) -> dict[UUID, list[Hold]]:
         return {

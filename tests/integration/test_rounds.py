@@ -716,6 +716,27 @@ def test_a_drain_settles_what_it_can_and_gives_back_the_rest(given: Given, engin
     assert row["next_round_at"] <= given.clock.now
 
 
+def test_a_drain_whose_leases_nobody_took_back_does_not_say_that_somebody_did(given: Given) -> None:
+    hanging = MemoryEngine()
+    hanging.faults.hangs = asyncio.Event()
+    bench = Bench(given, {given.plane.data_plane_id: hanging}, limits=Limits(drain_seconds=0.2))
+    held = given.requested()
+
+    async def fail_to_release(call: str) -> None:
+        if call == "release":
+            raise StoreUnavailable("the database is away")
+
+    bench.queue = interposed(LocalCancellations(given.dispatch, inline), before=fail_to_release)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: bool((given.job(held.job_id).cancellation or fail()).rounds))
+
+    with capture_logs() as logs:
+        run(scenario())
+    assert [line["given_back"] for line in logs if line["event"] == "drain_ended"] == [0]
+
+
 def test_a_cancellation_that_waits_too_long_is_called_stuck_once_and_loudly(
     given: Given, bench: Bench, engine: MemoryEngine
 ) -> None:
