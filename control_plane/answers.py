@@ -52,6 +52,11 @@ def _refusal(response: httpx.Response, url: str) -> CountermandError:
         return ControlPlaneUnavailable(f"the control plane at {url} is away: it answered {_words(response)}")
     if response.is_redirect:
         return _foreign(url, f"it redirects to {response.headers['Location']}, which is not followed")
+    if response.status_code == httpx.codes.BAD_REQUEST and b"SSL certificate" in response.content:  # nginx's words
+        wish = "it takes none but those of its authority: give one as tls.client_certificate_file"
+        return BadInput(
+            f"url: {url} wants a certificate of whoever calls, and was not content with ours; {wish}", field="url"
+        )
     return _foreign(url, _words(response))
 
 

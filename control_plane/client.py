@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -66,12 +66,13 @@ class Client:
         self._tell = tell
         self._pause = pause
         self._is_away = False
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}", "User-Agent": "countermand"},
-            verify=httpx.create_ssl_context(),  # reads SSL_CERT_FILE, whatever the next line says
-            trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
-        )
+        with usable_proxies():
+            self._http = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}", "User-Agent": "countermand"},
+                verify=httpx.create_ssl_context(),  # reads SSL_CERT_FILE, whatever the next line says
+                trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
+            )
 
     def __repr__(self) -> str:
         return f"Client({self._url!r})"
@@ -241,6 +242,17 @@ def is_loopback(url: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost" or host.endswith(".localhost")
+
+
+@contextmanager
+def usable_proxies() -> Iterator[None]:
+    """Where a way is opened that proxies of the environment may be part of: BadInput for those that cannot be."""
+    try:
+        yield
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # a scheme, SOCKS, a port
+        told = "each should be http://host:port or https://host:port, or not be set"
+        message = f"HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: {told}; one of them cannot be used as a proxy's address"
+        raise BadInput(message, field="HTTPS_PROXY") from error
 
 
 def _written(body: Struct) -> bytes:

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from control_plane.answers import lost, read
-from control_plane.client import is_loopback
+from control_plane.client import is_loopback, usable_proxies
 from control_plane.errors import BadInput, ControlPlaneUnavailable, Forbidden, NotFound, Unauthenticated
 
 Answer = TypeVar("Answer")
@@ -62,14 +62,16 @@ class Line:
 
     def __init__(self, url: str, *, tls: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"User-Agent": "countermand", "Content-Type": "application/json"},
-            transport=transport,
-            verify=tls,
-            trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
-        )
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS)
+        with usable_proxies():
+            self._http = httpx.AsyncClient(
+                base_url=url,
+                headers={"User-Agent": "countermand", "Content-Type": "application/json"},
+                transport=transport,
+                verify=tls,
+                trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
+                limits=limits,
+            )
 
     async def aclose(self) -> None:
         """Let go of the connections."""
@@ -134,14 +136,40 @@ def tls_context(
     ca_file: Path | None = None, *, certificate_file: Path | None = None, key_file: Path | None = None
 ) -> ssl.SSLContext:
     """Whom to trust, by default whom this machine does (``SSL_CERT_FILE``), and who we are. BadInput for bad files."""
+    for file, field in (
+        (ca_file, "tls.ca_file"),
+        (certificate_file, "tls.client_certificate_file"),
+        (key_file, "tls.client_key_file"),
+    ):
+        _check_readable(file, field)
     try:
         context = httpx.create_ssl_context() if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        raise BadInput(f"tls.ca_file: {ca_file} holds no certificates: {error}", field="tls.ca_file") from error
+    except ssl.SSLError as error:
+        message = f"tls.ca_file: {ca_file} holds no certificates, as -----BEGIN CERTIFICATE----- begins one"
+        raise BadInput(message, field="tls.ca_file") from error
     if certificate_file is not None:
         try:
             context.load_cert_chain(certificate_file, key_file)
         except (OSError, ssl.SSLError) as error:
-            message = f"tls.client_certificate_file: {certificate_file} cannot be used: {error}"
+            key = (
+                "its key, which has to be in it or in tls.client_key_file"
+                if key_file is None
+                else f"the key {key_file}"
+            )
+            message = f"tls.client_certificate_file: {certificate_file} cannot be used with {key}: {_reason(error)}"
             raise BadInput(message, field="tls.client_certificate_file") from error
     return context
+
+
+def _check_readable(file: Path | None, field: str) -> None:
+    if file is None:
+        return
+    try:
+        file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{field}: {file} cannot be read: {error.strerror}", field=field) from error
+
+
+def _reason(error: OSError) -> str:
+    """Without the place in Python's source that OpenSSL's words end with."""
+    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

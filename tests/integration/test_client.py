@@ -417,6 +417,14 @@ def test_an_address_may_have_a_path_that_a_proxy_needs() -> None:
         assert server.requests[0].startswith(b"GET /countermand/jobs?")
 
 
+def test_a_proxy_that_cannot_be_used_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example:1080")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    with pytest.raises(BadInput, match=r"HTTPS_PROXY.*http://host:port"):
+        Client("https://control-plane.example", "ctm_token")
+
+
 def test_this_machine_is_not_asked_by_way_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")

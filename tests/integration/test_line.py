@@ -224,6 +224,19 @@ def test_a_file_that_holds_no_certificate_is_named(files: dict[str, str], field:
         tls_context(**{name: tmp_path / file for name, file in files.items()})
 
     assert caught.value.field == field
+    missing = "nowhere.pem" in files.values()
+    assert ("cannot be read: No such file or directory" in str(caught.value)) is missing
+    assert "_ssl.c" not in str(caught.value)
+
+
+def test_a_proxy_before_the_control_plane_that_wants_a_certificate_is_understood() -> None:
+    """As nginx answers over TLS whoever shows none, or one of another authority."""
+    for told in ("No required SSL certificate was sent", "The SSL certificate error"):
+        with (
+            misbehaving(answer("400 Bad Request", f"<center>{told}</center>", "text/html")) as server,
+            pytest.raises(BadInput, match=r"certificate.*tls\.client_certificate_file"),
+        ):
+            call(server)
 
 
 # --- proxies
@@ -240,3 +253,16 @@ def test_a_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) ->
         assert over_line("http://control-plane.example", use) == Jobs([])
         [request] = proxy.requests
     assert request.startswith(b"GET http://control-plane.example/whoami HTTP/1.1")
+
+
+@pytest.mark.parametrize("proxy", ["ftp://proxy.example:1", "socks5://ada:secret@proxy.example:1080", "http://proxy:x"])
+def test_a_proxy_that_cannot_be_used_is_told_in_a_sentence_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    with pytest.raises(BadInput, match=r"HTTPS_PROXY.*ALL_PROXY.*http://host:port") as caught:
+        Line("https://control-plane.example", tls=tls_context())
+
+    assert "secret" not in str(caught.value)
