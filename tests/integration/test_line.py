@@ -179,7 +179,7 @@ def test_a_token_file_that_cannot_be_read_any_more_leaves_the_token_as_it_was() 
 
     bearer = Bearer(read)
 
-    assert (bearer.is_renewed(), bearer.header) == (False, {"Authorization": "Bearer ctm_first"})
+    assert (bearer.is_renewed(since=bearer.header), bearer.header) == (False, {"Authorization": "Bearer ctm_first"})
 
 
 def test_a_bearer_does_not_show_its_token() -> None:

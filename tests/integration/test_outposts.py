@@ -22,8 +22,8 @@ from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.api import ALLOWED_SECONDS, Api, served, soon
 from tests.integration.given import Given
 from tests.integration.test_rounds import started
-from workers.canceller import Limits
 from workers.introduction import introduce
+from workers.limits import Limits
 from workers.line import Bearer, Line, tls_context
 from workers.outposts import TRY_AGAIN_SECONDS, Outpost, serve_all
 
