@@ -25,7 +25,14 @@ class Fault(Enum):
     DELAY = auto()  #: every part of it travels a while longer
     BLACK_HOLE = auto()  #: nothing arrives, not even an end; afterwards everything does, as TCP sends it again
     RESET = auto()  #: it is reset, whether it is there already or only comes
+    WITHHOLD_ANSWERS = auto()  #: its requests arrive, their answers once it is lifted
     LOSE_ANSWERS = auto()  #: its requests arrive, and it is reset in place of the answer
+
+
+#: What is held up is passed on at the end of these.
+HOLDING = (Fault.BLACK_HOLE, Fault.WITHHOLD_ANSWERS)
+#: Requests do not meet these.
+OF_ANSWERS = (Fault.WITHHOLD_ANSWERS, Fault.LOSE_ANSWERS)
 
 
 class _CutError(Exception):
@@ -114,7 +121,7 @@ class TcpProxy:
         self._end()
         self._fault, self._only, self._times = fault, only, times
         self.met = []
-        if fault is Fault.BLACK_HOLE:
+        if fault in HOLDING:
             self._calm.clear()
         if fault is Fault.RESET and not only:
             for link in self._links:
@@ -127,18 +134,18 @@ class TcpProxy:
 
     def _note(self, link: _Link) -> None:
         self.met.append(link.request)
-        if self._times is not None and len(self.met) >= self._times and self._fault is not Fault.BLACK_HOLE:
+        if self._times is not None and len(self.met) >= self._times and self._fault not in HOLDING:
             self._fault = None
 
     async def _meet(self, link: _Link, *, is_answer: bool) -> None:
         """Let the fault happen to what is about to be passed on."""
         fault = self._fault
-        if fault is None or self._only not in link.request or (fault is Fault.LOSE_ANSWERS and not is_answer):
+        if fault is None or self._only not in link.request or (fault in OF_ANSWERS and not is_answer):
             return
         self._note(link)
         if fault is Fault.DELAY:
             await asyncio.sleep(self._delay_seconds)
-        elif fault is Fault.BLACK_HOLE:
+        elif fault in HOLDING:
             await self._calm.wait()
         else:
             raise _CutError

@@ -63,6 +63,17 @@ def test_what_a_black_hole_has_swallowed_arrives_once_it_is_lifted(proxy: TcpPro
     assert len(server.requests) == 2  # the first, too, though its client has gone
 
 
+def test_a_request_whose_answer_is_withheld_has_arrived(proxy: TcpProxy, server: MisbehavingServer) -> None:
+    proxy.begin(Fault.WITHHOLD_ANSWERS)
+    with pytest.raises(httpx.ReadTimeout):
+        ask(proxy, seconds=0.5)
+
+    proxy.calm()
+
+    assert len(server.requests) == 1
+    assert ask(proxy) == '"here"'
+
+
 def test_a_reset_is_met_by_new_connections(proxy: TcpProxy, server: MisbehavingServer) -> None:
     with proxy.doing(Fault.RESET), pytest.raises(httpx.TransportError, match="reset"):
         ask(proxy)
