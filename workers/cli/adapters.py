@@ -14,9 +14,15 @@ AdapterMaker = Callable[["DataPlane"], "Adapter"]
 
 
 def adapter_maker(
-    settings: "Settings", installation: str, *, known: "Callable[[DataPlane], Mapping[str, Any]] | None" = None
+    settings: "Settings",
+    installation: str,
+    *,
+    account: str = "snowflake",
+    known: "Callable[[DataPlane], Mapping[str, Any]] | None" = None,
 ) -> AdapterMaker:
     """Makes the adapter of a plane by its platform; *known* adds options for those of the Narrative plane.
+
+    *account* names the section that the account in the settings comes from.
 
     It raises BadInput where the plane's platform is not configured, Refused where its packages are missing.
     """
@@ -29,7 +35,7 @@ def adapter_maker(
 
     def make(plane: "DataPlane") -> "Adapter":
         if plane.platform is Platform.SNOWFLAKE:
-            seconds, options = settings.snowflake.call_timeout_seconds, adapter_options(settings)
+            seconds, options = settings.snowflake.call_timeout_seconds, adapter_options(settings, account)
         else:
             seconds, options = settings.worker.call_timeout_seconds, embedded | dict(known(plane) if known else {})
         factory = adapter_factory(ENGINES[plane.platform])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from config.settings import Settings
+    from config.tls import TlsSettings
     from config.worker import PlaneSettings
     from workers.line import Bearer, Line
 
@@ -29,13 +30,13 @@ def line_of(settings: "Settings") -> "Line":
     url = str(settings.control_plane)
     if url.startswith("http://") and not is_loopback(url):
         log.warning("token_unencrypted", url=url)
-    return Line(url, tls=_tls_of(settings))
+    return Line(url, tls=tls_of(settings.tls))
 
 
-def _tls_of(settings: "Settings") -> ssl.SSLContext:
+def tls_of(own: "TlsSettings") -> ssl.SSLContext:
+    """How this process and the control plane know each other. BadInput for files that cannot be used."""
     from workers.line import tls_context
 
-    own = settings.tls
     files = (own.ca_file, own.client_certificate_file, own.client_key_file)
     ca_file, certificate_file, key_file = (None if file is None else at_home(file) for file in files)
     return tls_context(ca_file, certificate_file=certificate_file, key_file=key_file)
@@ -70,6 +71,11 @@ def settings_of(settings: "Settings", plane: "PlaneSettings") -> "Settings":
         worker = worker.model_copy(update={"executor_token_file": plane.executor_token_file})
     snowflake = settings.snowflake if plane.snowflake is None else plane.snowflake
     return settings.model_copy(update={"worker": worker, "snowflake": snowflake})
+
+
+def account_section(name: str, plane: "PlaneSettings") -> str:
+    """Where the account of the plane stands: in a section of its own, or in the common one."""
+    return "snowflake" if plane.snowflake is None else f"worker.planes.{name}.snowflake"
 
 
 def planes_of(settings: "Settings", names: Sequence[str]) -> "dict[str, PlaneSettings]":

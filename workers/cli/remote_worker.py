@@ -1,13 +1,14 @@
 """``countermand worker --control-plane URL``: cancellers of planes, over HTTPS, without a database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli.desk import HEARTBEAT_SECONDS, tune_interpreter
-from workers.cli.reaching import bearer_of, line_of, planes_of, settings_of
+from control_plane.errors import BadInput, CountermandError
+from workers.cli.desk import HEARTBEAT_SECONDS, read_token, tune_interpreter
+from workers.cli.reaching import account_section, bearer_of, line_of, planes_of, settings_of, tls_of
 from workers.cli.reloading import Rereading, reloader
 from workers.duties import Duty
 
@@ -54,12 +55,48 @@ async def run_remote_worker(settings: "Settings", names: Sequence[str], *, rerea
 
 
 def check_remote_worker(settings: "Settings", names: Sequence[str]) -> None:
-    """Read what the settings point to, and tell what the worker would serve; nobody is spoken to."""
-    line_of(settings)
+    """Read what the settings point to, and tell what the worker would serve; nobody is spoken to.
+
+    Everything that cannot be used is told at once, by one error.
+    """
     planes = planes_of(settings, names)
-    for name, plane in planes.items():
-        _bearer(settings, name, plane)
+    looks = [
+        *_looks_at_process(settings),
+        *(look for item in planes.items() for look in _looks_at_plane(settings, *item)),
+    ]
+    wrong = [error for error in map(_error_of, looks) if error is not None]
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise BadInput("\n".join(error.message for error in wrong), field=wrong[0].field)
     typer.echo(f"ok: {', '.join(planes)} by {settings.control_plane}")
+
+
+def _looks_at_process(settings: "Settings") -> "Iterator[Callable[[], object]]":
+    own = settings.tls
+    yield lambda: tls_of(own.model_copy(update={"client_certificate_file": None, "client_key_file": None}))
+    yield lambda: tls_of(own.model_copy(update={"ca_file": None}))
+    yield lambda: line_of(settings.model_copy(update={"tls": type(own)()}))
+    yield lambda: read_token(settings.worker.executor_token_file, "worker.executor_token_file")
+
+
+def _looks_at_plane(settings: "Settings", name: str, plane: "PlaneSettings") -> "Iterator[Callable[[], object]]":
+    from workers.cli.snowflake import account_of, sign_in_of
+
+    yield lambda: _bearer(settings, name, plane)
+    yield lambda: read_token(plane.executor_token_file, f"worker.planes.{name}.executor_token_file")
+    if plane.snowflake is not None:
+        own, account = settings_of(settings, plane), account_section(name, plane)
+        yield lambda: account_of(own, account)
+        yield lambda: sign_in_of(own, "worker", account)
+
+
+def _error_of(look: "Callable[[], object]") -> CountermandError | None:
+    try:
+        look()
+    except CountermandError as error:
+        return error
+    return None
 
 
 def _outpost(settings: "Settings", name: str, plane: "PlaneSettings", line: "Line", clock: "Clock") -> "Outpost":
@@ -70,7 +107,7 @@ def _outpost(settings: "Settings", name: str, plane: "PlaneSettings", line: "Lin
         line,
         _bearer(settings, name, plane),
         wanted=plane.data_plane,
-        make=lambda introduced: make_adapter(settings_of(settings, plane), introduced),
+        make=lambda introduced: make_adapter(settings_of(settings, plane), introduced, account_section(name, plane)),
         worker=settings.worker.name,
         limits=limits_of(settings, plane),
         clock=clock,
@@ -81,11 +118,11 @@ def _bearer(settings: "Settings", name: str, plane: "PlaneSettings") -> "Bearer"
     return bearer_of(plane, f"worker.planes.{name}." if settings.worker.planes else "")
 
 
-def make_adapter(settings: "Settings", introduced: "Introduced") -> "Adapter":
-    """The adapter of the plane that this process was let in for."""
+def make_adapter(settings: "Settings", introduced: "Introduced", account: str) -> "Adapter":
+    """The adapter of the plane that this process was let in for; its *account*, if it needs one, is in that section."""
     from workers.cli.adapters import adapter_maker
 
-    return adapter_maker(settings, introduced.installation)(introduced.plane)
+    return adapter_maker(settings, introduced.installation, account=account)(introduced.plane)
 
 
 def limits_of(settings: "Settings", plane: "PlaneSettings | None" = None) -> "Limits":

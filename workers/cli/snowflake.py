@@ -1,6 +1,7 @@
 """From the settings to a Snowflake account, and to whoever signs in there; nothing of Snowflake is imported before."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,20 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from config.snowflake import Side, SignInSettings
 
-EXTRAS = "server,worker,snowflake"
+COMMON = "snowflake"  #: the section of the account that planes have without one of their own
 log = structlog.get_logger()
 
 
-def account_of(settings: "Settings") -> "Account":
-    """The configured account. BadInput names what is missing, Refused the extra."""
+def account_of(settings: "Settings", section: str = COMMON) -> "Account":
+    """The configured account, which stands in *section*. BadInput names what is missing, Refused the extra."""
     from adapters.snowflake.account import Account
 
     own = settings.snowflake
-    name = _needed(own.account, "account", "no account is configured")
+    name = _needed(own.account, "account", "no account is configured", section)
     need_connector()
     return Account(
         account=name,
-        database=_needed(own.database, "database", "nothing says in which database outputs lie"),
+        database=_needed(own.database, "database", "nothing says in which database outputs lie", section),
         host=own.host,
         port=own.port,
         protocol=own.protocol,
@@ -37,13 +38,14 @@ def account_of(settings: "Settings") -> "Account":
     )
 
 
-def sign_in_of(settings: "Settings", side: "Side") -> "SignIn":
-    """As whom the side signs in. BadInput names what is missing, contradictory, or not readable."""
+def sign_in_of(settings: "Settings", side: "Side", account: str = COMMON) -> "SignIn":
+    """As whom the side signs in to the account in that section. BadInput names what is missing, contradictory, or not
+    readable."""
     from adapters.snowflake.account import SignIn, TokenKind
 
     own = settings.snowflake.sign_in(side)
-    section = f"snowflake.{side}"
-    user = _needed(own.user, "user", f"nobody is named to sign in for the {side}", f"[{section}] or [snowflake]")
+    section = f"{account}.{side}"
+    user = _needed(own.user, "user", f"nobody is named to sign in for the {side}", account, f"[{section}] or ")
     _refuse_incomplete(own, section, user)
     password = own.private_key_password
     if own.private_key_password_file is not None:
@@ -65,15 +67,15 @@ def warehouse_of(settings: "Settings") -> str:
     return _needed(settings.snowflake.warehouse, "warehouse", "jobs need one to run on")
 
 
-def adapter_options(settings: "Settings") -> Mapping[str, Any]:
-    """What the adapter is told: the account, the worker's sign-in, and what is known of the executor's."""
+def adapter_options(settings: "Settings", section: str = COMMON) -> Mapping[str, Any]:
+    """What the adapter is told: the account in *section*, the worker's sign-in, and what is known of the executor's."""
     _refuse_calls_longer_than_a_lease(settings)
     executor_user = settings.snowflake.sign_in("executor").user
     return {
-        "account": account_of(settings),
-        "sign_in": sign_in_of(settings, "worker"),
+        "account": account_of(settings, section),
+        "sign_in": sign_in_of(settings, "worker", section),
         "executor_user": None if executor_user is None else executor_user.upper(),
-        "canary": _canary(settings),
+        "canary": _canary(settings, section),
     }
 
 
@@ -82,11 +84,12 @@ def need_connector() -> None:
     try:
         import snowflake.connector  # noqa: F401
     except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed: planes on platform_snowflake need countermand[{EXTRAS}]"
+        extras = "server,worker,snowflake" if find_spec("sqlalchemy") else "worker,snowflake"  # beside what is there
+        message = f"{error.name} is not installed: planes on platform_snowflake need countermand[{extras}]"
         raise Refused(message) from error
 
 
-def _canary(settings: "Settings") -> "SignIn | None":
+def _canary(settings: "Settings", section: str) -> "SignIn | None":
     """The executor's sign-in, where this process has it: on a machine of its own a worker needs none."""
     from config.snowflake import WAYS
 
@@ -94,20 +97,18 @@ def _canary(settings: "Settings") -> "SignIn | None":
     if own.user is None or all(getattr(own, way) is None for way in WAYS):
         return None
     try:
-        return sign_in_of(settings, "executor")
+        return sign_in_of(settings, "executor", section)
     except BadInput as error:  # a key that only the executor may read
         log.info("canary_left_out", detail=error.message)
         return None
 
 
-def _needed(value: str | None, name: str, missing: str, where: str = "[snowflake]") -> str:
+def _needed(value: str | None, name: str, missing: str, section: str = COMMON, first: str = "") -> str:
+    """The value. A plane's own account takes nothing from variables of others, so none of them is a remedy there."""
     if value is None:
-        customary = CUSTOMARY[name][0]
-        raise BadInput(
-            f"snowflake.{name}: {missing}; set {name} in {where} of the settings file, "
-            f"{variable_of(f'snowflake.{name}')} or {customary}",
-            field=f"snowflake.{name}",
-        )
+        setting = f"{section}.{name}"
+        common = f" of the settings file, {variable_of(setting)} or {CUSTOMARY[name][0]}" if section == COMMON else ""
+        raise BadInput(f"{setting}: {missing}; set {name} in {first}[{section}]{common}", field=setting)
     return value
 
 
