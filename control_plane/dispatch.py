@@ -84,7 +84,7 @@ class Dispatch:
             return self._read(self._lease_due(self._store, wanted, worker, lease_seconds, new_token()))
         planes = [{"data_plane_id": plane} for plane, _ in wanted]
         with self._store.transaction() as transaction:  # the same lease asked twice at once: one after the other
-            transaction.perform(statements.lock_lease(), of_lease=str(lease))
+            transaction.perform(statements.lock_claim(), under=str(lease))
             held = transaction.perform(statements.reclaim(), planes, of_lease=lease, lease_seconds=lease_seconds)
             claimed = held or self._lease_due(transaction, wanted, worker, lease_seconds, lease)
         return self._read(claimed)
@@ -311,18 +311,12 @@ class Dispatch:
         With an *epoch* that it had given before it answers what that claim had started: its answer was lost. A start
         of the executor that a later one has superseded gets nothing.
         """
-        if epoch is not None:
-            before = self._before(executor, epoch)
-            if before:
-                return [_claim(row) for row in before]
-        started = self._store.perform(
-            statements.start(),
-            [{"type": kind.value} for kind in types],
-            plane=data_plane_id,
-            room=limit,
-            **_starting(executor, incarnation, epoch),
-        )
-        return [_claim(row) for row in started]
+        starting = {"plane": data_plane_id, "room": limit} | _starting(executor, incarnation, epoch)
+        if epoch is None:
+            return _start(self._store, types, starting)
+        with self._store.transaction() as transaction:  # the same epoch asked twice at once: one after the other
+            transaction.perform(statements.lock_claim(), under=str(epoch))
+            return _before(transaction, executor, epoch) or _start(transaction, types, starting)
 
     def pending(self, data_plane_ids: Sequence[UUID]) -> set[tuple[UUID, JobType]]:
         """Which types of jobs wait to be started, on which of the planes."""
@@ -336,9 +330,9 @@ class Dispatch:
         Raises Conflict for a job that failed or is to be cancelled, and where a later start of the executor is known.
         """
         if epoch is not None:
-            for row in self._before(executor, epoch):
-                if row["job_id"] == job.job_id:
-                    return _claim(row)
+            for claim in _before(self._store, executor, epoch):
+                if claim.job_id == job.job_id:
+                    return claim
         if job.state in (JobState.FAILED, JobState.PENDING_CANCELLATION):
             raise Conflict(f"job_id: job {job.job_id} is {job.state}; a retry is a new job", field="job_id")
         if job.state is not JobState.PENDING:
@@ -349,15 +343,6 @@ class Dispatch:
         if not started:
             raise Conflict(f"job_id: job {job.job_id} was started or ended by another, look again", field="job_id")
         return _claim(started[0])
-
-    def _before(self, executor: Executor, epoch: UUID) -> Sequence[RowMapping]:
-        """What this start of the executor claimed under the epoch, and still runs."""
-        return self._store.perform(
-            statements.select_epoch(),
-            executor_id=executor.executor_id,
-            by_incarnation=executor.incarnation,
-            of_epoch=epoch,
-        )
 
     def attend(self, held: Mapping[UUID, UUID]) -> Attendance:
         """Renew permits; whatever could not be renewed is to be closed."""
@@ -468,6 +453,22 @@ def _checked(item: Commit, kind: JobType) -> Commit:
 
 def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:
     return [{"job_id": job_id, "epoch": epoch} for job_id, epoch in sorted(held.items())]
+
+
+def _start(on: Store | Transaction, types: Sequence[JobType], starting: Mapping[str, Any]) -> list[Claim]:
+    started = on.perform(statements.start(), [{"type": kind.value} for kind in types], **starting)
+    return [_claim(row) for row in started]
+
+
+def _before(on: Store | Transaction, executor: Executor, epoch: UUID) -> list[Claim]:
+    """What this start of the executor claimed under the epoch, and still runs."""
+    held = on.perform(
+        statements.select_epoch(),
+        executor_id=executor.executor_id,
+        by_incarnation=executor.incarnation,
+        of_epoch=epoch,
+    )
+    return [_claim(row) for row in held]
 
 
 def _starting(executor: Executor, incarnation: str, epoch: UUID | None) -> dict[str, Any]:

@@ -129,7 +129,10 @@ async def claim_cancellations(
 
     nothing: list[Assignment] = []
     wish, gone = Wish(cancellations=True), _until_gone(request)
-    found = await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing)
+    asked = None if data.lease is None else (data_plane_id, data.lease)
+    found = await desk.wakeups.poll(
+        data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing, asked=asked
+    )
     return Assignments(found)
 
 
@@ -240,7 +243,10 @@ async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneI
 
     nothing: list[Claim] = []
     wish, gone = Wish(jobs=frozenset(data.types)), _until_gone(request)
-    found = await desk.wakeups.poll(data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing)
+    asked = None if data.epoch is None else (data_plane_id, data.epoch)
+    found = await desk.wakeups.poll(
+        data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing, asked=asked
+    )
     return Claims(found)
 
 

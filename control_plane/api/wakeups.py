@@ -28,6 +28,10 @@ _SHARED_FROM_SECONDS = 10.0
 _WATCH_SECONDS = 5.0  #: a plane whose last poll has ended; the next one usually comes at once
 
 
+#: What makes two polls the same: the plane, and the lease or epoch under which it is claimed.
+Asked = tuple[UUID, UUID]
+
+
 class Wish(NamedTuple):
     """What a long poll waits for besides news: due cancellations, or pending jobs of these types."""
 
@@ -49,6 +53,14 @@ class _Poll:
         self.wish = wish
         self.woken = asyncio.Event()
         self.has_looked = False
+        self.is_repeated = False  #: somebody asks the same anew: nobody hears this one's answer any more
+        self.ended = asyncio.Event()
+
+    async def give_way(self) -> None:
+        """End without another look, once the look that is under way is over."""
+        self.is_repeated = True
+        self.woken.set()
+        await self.ended.wait()
 
     async def look(self, look: Callable[[], Awaitable[Found]]) -> Found:
         """What is there now; what comes later wakes it again."""
@@ -92,6 +104,7 @@ class Wakeups:
         self._planes: dict[UUID, _Plane] = {}
         self._left: dict[UUID, float] = {}  #: planes without a poll, and since when
         self._executors: set[UUID] = set()  #: planes with polls that wait for jobs
+        self._asked: dict[Asked, _Poll] = {}  #: the latest poll of each lease and epoch
         self._begun = 0  #: looks
         self._ended = 0  #: the latest look that has ended
         self.stopping = False
@@ -117,21 +130,47 @@ class Wakeups:
         *,
         wish: Wish,
         nothing: Found,
+        asked: Asked | None = None,
     ) -> Found:
         """Look until something is *found*, now and with each news, for so long at most; else the latest answer.
 
         While a plane is known to be quiet there is *nothing* to look for now. *until_gone* ends when whoever asked has
-        gone: then nothing is looked for any more, for it would be claimed for nobody.
+        gone: then nothing is looked for any more, for it would be claimed for nobody. That may never be heard of; so a
+        poll also ends when the same is *asked* anew, which looks only after that.
         """
-        if seconds <= 0:
-            return await look()
         until, answer = _together(asyncio.get_running_loop().time(), seconds), nothing
-        with self._waiting(data_plane_id, wish) as (plane, poll), _set_at_the_end_of(until_gone(), poll.woken) as gone:
-            if not (wish.cancellations and self._is_quiet(plane)):
-                answer = await poll.look(look)
-            while not found(answer) and not self.stopping and await poll.news(until) and not gone.done():
-                answer = await poll.look(look)
+        async with self._latest(asked, _Poll(wish)) as poll:
+            if poll.is_repeated:
+                return nothing
+            if seconds <= 0:
+                return await look()
+            with (
+                self._waiting(data_plane_id, poll) as plane,
+                _set_at_the_end_of(until_gone(), poll.woken) as gone,
+            ):
+                if not (wish.cancellations and self._is_quiet(plane)):
+                    answer = await poll.look(look)
+                while not (found(answer) or self.stopping or poll.is_repeated) and await poll.news(until):
+                    if gone.done() or poll.is_repeated:
+                        break
+                    answer = await poll.look(look)
         return answer
+
+    @asynccontextmanager
+    async def _latest(self, asked: Asked | None, poll: _Poll) -> AsyncIterator[_Poll]:
+        """The only poll that asks for this: an earlier one has ended before it begins."""
+        if asked is None:
+            yield poll
+            return
+        before, self._asked[asked] = self._asked.get(asked), poll
+        try:
+            if before is not None:
+                await before.give_way()
+            yield poll
+        finally:
+            poll.ended.set()
+            if self._asked[asked] is poll:
+                del self._asked[asked]
 
     def _is_quiet(self, plane: _Plane) -> bool:
         """The latest look found no open cancellation of it, and no news came since that look began."""
@@ -155,14 +194,13 @@ class Wakeups:
             del self._left[data_plane_id], self._planes[data_plane_id]
 
     @contextmanager
-    def _waiting(self, data_plane_id: UUID, wish: Wish) -> Iterator[tuple[_Plane, _Poll]]:
+    def _waiting(self, data_plane_id: UUID, poll: _Poll) -> Iterator[_Plane]:
         plane = self._planes.get(data_plane_id)
         if plane is None:
             plane = self._planes[data_plane_id] = _Plane(self._begun)
-        poll = _Poll(wish)
         self._enter(data_plane_id, plane, poll)
         try:
-            yield plane, poll
+            yield plane
         finally:
             self._leave(data_plane_id, plane, poll)
 

@@ -62,10 +62,10 @@ def claim_cancellations(planes: int) -> Chain:
 
 
 @lru_cache
-def lock_lease() -> Select[Any]:
-    """Let nobody else claim under ``:of_lease`` until the transaction ends; on SQLite the transaction itself sees to
-    that."""
-    return select(locked(bindparam("of_lease", type_=Text)))
+def lock_claim() -> Select[Any]:
+    """Let nobody else claim ``:under`` the same lease or epoch until the transaction ends; on SQLite the transaction
+    itself sees to that."""
+    return select(locked(bindparam("under", type_=Text)))
 
 
 @lru_cache

@@ -131,10 +131,11 @@ class Given:
         plane: DataPlane | None = None,
         executor: Executor = EXECUTOR,
         limit: int = 1,
+        epoch: UUID | None = None,
     ) -> list[Claim]:
-        where = (plane or self.plane).data_plane_id
+        where, incarnation = (plane or self.plane).data_plane_id, f"engine-{executor.incarnation}"
         return self.dispatch.start(
-            executor, data_plane_id=where, types=kinds, limit=limit, incarnation=f"engine-{executor.incarnation}"
+            executor, data_plane_id=where, types=kinds, limit=limit, incarnation=incarnation, epoch=epoch
         )
 
     def running(

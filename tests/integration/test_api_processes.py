@@ -11,7 +11,9 @@ import msgspec
 import pytest
 
 from control_plane.api.app import build_api
+from control_plane.intake import Filters
 from control_plane.jobs import FailureCause, Handle, JobType
+from control_plane.lifecycle import JobState
 from control_plane.notify import Listener
 from control_plane.planes import DataPlane
 from control_plane.store import Store
@@ -352,6 +354,48 @@ async def test_a_poll_whose_client_has_gone_claims_nothing_any_more(api: Api) ->
     await api.bearer().post(job_path(claim.job_id, "/request-cancellation"))
 
     assert len(await plane.claim_cancellations()) == 1
+
+
+async def test_a_poll_that_is_asked_anew_under_its_epoch_starts_no_job_for_nobody(api: Api) -> None:
+    """Its connection was cut, and the server has not heard of that: its executor holds what the later poll brings."""
+    plane, never, epoch = Plane(api), asyncio.Event(), uuid4()
+    how = {"executor": EXECUTOR, "types": list(JobType), "limit": 1, "incarnation": "engine-1", "epoch": epoch}
+    cut_off = asyncio.create_task(ask_until(never, api, plane, "/jobs/claim", **how))
+    await api.until_waiting(plane.plane)
+
+    waiting = asyncio.create_task(plane.claim_jobs(limit=1, epoch=epoch, wait_seconds=LONG))
+    await soon(cut_off)
+    await api.until_waiting(plane.plane)
+    for _ in range(2):
+        await api.bearer().post("/jobs", submission(plane.plane))
+
+    [claim] = await soon(waiting)
+    running = [job.job_id for job in api.given.intake.jobs(Filters(state=JobState.RUNNING)).records]
+    assert running == [claim.job_id]
+
+
+async def test_a_poll_that_is_asked_anew_under_its_lease_claims_nothing_for_nobody(api: Api) -> None:
+    plane, never, lease = Plane(api), asyncio.Event(), uuid4()
+    cut_off = asyncio.create_task(
+        ask_until(never, api, plane, "/cancellations/claim", worker="w", limit=1, lease=lease)
+    )
+    await api.until_waiting(plane.plane)
+
+    assert await plane.claim_cancellations(lease=lease) == []
+
+    await soon(cut_off)
+    api.given.requested()
+    await api.desk.look_for_all()
+    assert len(await plane.claim_cancellations()) == 1
+
+
+async def test_polls_that_are_asked_anew_are_not_remembered_for_ever(api: Api) -> None:
+    plane = Plane(api)
+    for _ in range(3):
+        await plane.claim_cancellations(lease=uuid4())
+        await plane.claim_jobs(epoch=uuid4())
+
+    assert not api.desk.wakeups._asked
 
 
 async def ask_until(gone: asyncio.Event, api: Api, plane: Plane, rest: str, **fields: Any) -> None:

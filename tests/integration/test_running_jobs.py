@@ -105,6 +105,16 @@ def test_two_executors_at_once_never_start_the_same_job(given: Given) -> None:
     assert all([move for move, _, _ in given.moves(job_id)] == ["submit", "start"] for job_id in jobs)
 
 
+def test_one_epoch_that_is_asked_many_times_at_once_starts_the_same_jobs(given: Given) -> None:
+    """Else what was started for the one whose answer nobody heard would run for ever."""
+    jobs, epoch = [given.pending().job_id for _ in range(30)], uuid4()
+
+    answers = at_once(*(partial(given.start, limit=5, epoch=epoch) for _ in range(6)))
+
+    assert [[claim.job_id for claim in answer] for answer in answers] == [jobs[:5]] * 6
+    assert [given.job(job_id).state for job_id in jobs[5:]] == [JobState.PENDING] * 25
+
+
 def test_every_claim_has_an_epoch_of_its_own(given: Given) -> None:
     epochs = {given.running().epoch for _ in range(5)}
 
