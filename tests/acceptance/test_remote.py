@@ -106,6 +106,18 @@ def test_processes_whose_long_polls_wait_end_at_once_when_they_are_told_to(sqlit
     assert held(site) == set()
 
 
+@pytest.mark.parametrize("command", [("worker",), ("executor", "--data-plane", "local", "--data-folder", "data")])
+def test_who_waits_for_a_control_plane_that_is_away_ends_in_order_when_told_to(
+    sqlite_site: Site, command: tuple[str, ...]
+) -> None:
+    away = {"COUNTERMAND_CONTROL_PLANE": "http://127.0.0.1:9", "COUNTERMAND_TOKEN": "ctm_token"}
+    process = sqlite_site.start("waiting", "workers", *command, **away)
+    process.until_event("control_plane_lost")
+
+    assert process.terminate() == 0
+    assert len(process.events("stop_requested")) == 1
+
+
 def test_a_worker_that_wakes_up_after_its_lease_settles_nothing_stale(sqlite_site: Site) -> None:
     site, plane = sqlite_site, sqlite_site.plane()
     site.liar(plane)

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from control_plane.api.app import build_api
-from control_plane.intake import Filters
 from control_plane.jobs import FailureCause, Handle, JobType
 from control_plane.lifecycle import JobState
 from control_plane.notify import Listener
 from control_plane.planes import DataPlane
+from control_plane.statements import Filters
 from control_plane.store import Store
 from control_plane.work import Claim, Executor, Hold
 from tests.integration.api import (

@@ -105,7 +105,9 @@ async def run_executor(
     reach = _reach_control_plane if settings.control_plane else _reach_store
     async with AsyncExitStack() as opened:
         opened.enter_context(served(settings.executor.metrics_listen))
-        reached = await reach(opened, settings, plane_name, daemon.stopping, ticks)
+        reached = await reach(opened, settings, plane_name, daemon, ticks)
+        if reached is None:
+            return
         opener = opener_of(settings, reached.plane, embedded_only, make_engine)
         folder = _hold(data_folder, reached.plane)
         opened.callback(folder.close)
@@ -124,8 +126,8 @@ class Reached(NamedTuple):
 
 
 async def _reach_store(
-    opened: AsyncExitStack, settings: "Settings", plane_name: str, _stopping: asyncio.Event, _ticks: "Ticks"
-) -> Reached:
+    opened: AsyncExitStack, settings: "Settings", plane_name: str, _daemon: "Daemon", _ticks: "Ticks"
+) -> Reached | None:
     from control_plane.dispatch import Dispatch
     from workers.local import LocalJobs, threads
 
@@ -136,19 +138,29 @@ async def _reach_store(
 
 
 async def _reach_control_plane(
-    opened: AsyncExitStack, settings: "Settings", plane_name: str, stopping: asyncio.Event, ticks: "Ticks"
-) -> Reached:
-    """As the token lets us; a control plane that is away is waited for."""
-    from workers.introduction import introduce
+    opened: AsyncExitStack, settings: "Settings", plane_name: str, daemon: "Daemon", ticks: "Ticks"
+) -> Reached | None:
+    """As the token lets us; a control plane that is away is waited for, and None is that we were told to stop first."""
+    from workers.giving_up import unless
+    from workers.introduction import Introduced, introduce
     from workers.line import PlaneLine
     from workers.outage import Outage
     from workers.remote import RemoteJobs
 
     line, bearer, clock = line_of(settings), bearer_of(settings), Clock()
     opened.push_async_callback(line.aclose)
-    introduced = await Outage(clock).outlast(partial(introduce, line, bearer, wanted=plane_name, clock=clock))
+    introduced: Introduced | None = None
+
+    async def wait() -> None:
+        nonlocal introduced
+        call = partial(introduce, line, bearer, wanted=plane_name, clock=clock)
+        introduced = await unless(daemon.stopping, Outage(clock).outlast(call))
+
+    await daemon.run(wait(), duties=[])
+    if introduced is None:
+        return None
     own_line = PlaneLine(line, bearer, introduced.plane.data_plane_id)
-    return Reached(introduced.plane, RemoteJobs(own_line, stopping=stopping, again=ticks.attend))
+    return Reached(introduced.plane, RemoteJobs(own_line, stopping=daemon.stopping, again=ticks.attend))
 
 
 @contextmanager
