@@ -129,6 +129,18 @@ def test_a_command_whose_extras_are_missing_names_them_all(
     assert needed in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [("worker",), ("executor", "--data-plane", "p", "--data-folder", "f"), ("planes", "check")]
+)
+def test_a_planes_process_without_the_store_is_told_that_a_control_plane_would_do(
+    remote: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    refused = run(remote / "countermand", *arguments, folder=tmp_path)
+
+    assert refused.returncode == ExitCode.REFUSED
+    assert "--control-plane or COUNTERMAND_CONTROL_PLANE" in refused.stderr
+
+
 def test_planes_on_snowflake_name_the_extra_that_they_need(full: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     upgrade(url)

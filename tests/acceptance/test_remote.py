@@ -225,3 +225,9 @@ def test_whom_the_control_plane_does_not_let_in_is_told_why_in_a_sentence(shared
 
     assert_refused(refused, case.exits, *case.mentions)
     assert text not in refused.stderr
+
+
+def test_a_process_without_a_token_is_told_how_a_planes_token_is_made(shared_site: Site) -> None:
+    refused = shared_site.run_remote("worker", "--control-plane", shared_site.api_url)
+
+    assert_refused(refused, ExitCode.UNAUTHENTICATED, "no token was set", "--token-file", "--plane ID")

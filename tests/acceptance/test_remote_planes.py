@@ -1,5 +1,6 @@
 """One remote worker for several planes, by a settings file: each stands for itself, and limits change while it runs."""
 
+import json
 import signal
 import socket
 from pathlib import Path
@@ -7,6 +8,7 @@ from uuid import UUID
 
 import httpx
 
+from control_plane.errors import ExitCode
 from control_plane.lifecycle import JobState
 from tests.acceptance.remote import held, settled_by
 from tests.acceptance.site import Site, until
@@ -101,3 +103,33 @@ def sample(address: str, name: str, plane: UUID) -> str | None:
     lines = httpx.get(f"http://{address}/metrics", trust_env=False).raise_for_status().text.splitlines()
     found = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name}{{") and str(plane) in line]
     return found[0] if found else None
+
+
+# --- looking at planes ---------------------------------------------------------------------------------------------
+
+
+def test_planes_are_checked_over_https_and_told_by_the_names_of_their_sections(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane("local")
+    site.executor(plane)
+    token, bad = site.token_file(site.plane_token(plane)), site.token_file("ctm_of-nobody", "bad.token")
+    variables = file_of(site, section("north", token) + section("bad", bad))
+
+    checked = site.run_remote("planes", "check", "--control-plane", site.api_url, **variables)
+    as_json = site.run_remote("planes", "check", "north", "--json", "--control-plane", site.api_url, **variables)
+
+    north, other = checked.stdout.splitlines()
+    assert north.startswith("north (local): ok: ")
+    assert other.startswith("bad: not ok: ")
+    assert checked.returncode == ExitCode.CHECK_FAILED
+    [record] = json.loads(as_json.stdout)["records"]
+    assert (record["section"], record["display_name"], as_json.returncode) == ("north", "local", ExitCode.OK)
+
+
+def test_one_plane_is_checked_by_its_token_alone(sqlite_site: Site) -> None:
+    site, plane = sqlite_site, sqlite_site.plane("local")
+    site.executor(plane)
+    reach = ("--control-plane", site.api_url, "--token-file", str(site.token_file(site.plane_token(plane))))
+
+    checked = site.run_remote("planes", "check", *reach)
+
+    assert (checked.returncode, checked.stdout.startswith("local: ok: ")) == (ExitCode.OK, True)

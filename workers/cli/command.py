@@ -15,6 +15,10 @@ from workers.shadow import PACKAGES, describe_shadowing
 
 #: What the commands need beside the bare package; of those that are not named, some need the store.
 EXTRAS = {"worker": "server,worker", "executor": "server,worker,embedded", "demo": "server,worker,embedded"}
+REMOTE = "Without a database, add --control-plane https://countermand.example --token-file plane.token"
+#: Those that do without the store where they are told of a control plane; of `planes`, `check`.
+REACHING_OUT = {"worker", "executor", "planes"}
+INSTEAD_OF_A_STORE = ", or the control plane that has the jobs: --control-plane or COUNTERMAND_CONTROL_PLANE"
 _REFUSED = 10  #: ExitCode.REFUSED, for when the module that declares it may be somebody else's
 
 
@@ -88,7 +92,11 @@ class Commands(TyperGroup):
             if (error.name or "").partition(".")[0] in PACKAGES:
                 raise
             extras = EXTRAS.get(ctx.invoked_subcommand, "server")
-            raise Refused(f"{error.name} is not installed: this command needs countermand[{extras}]") from error
+            elsewhere = (
+                INSTEAD_OF_A_STORE if ctx.invoked_subcommand in REACHING_OUT and error.name == "sqlalchemy" else ""
+            )
+            message = f"{error.name} is not installed: this command needs countermand[{extras}]{elsewhere}"
+            raise Refused(message) from error
 
 
 def build_app() -> typer.Typer:
@@ -113,8 +121,10 @@ def build_app() -> typer.Typer:
     app.add_typer(jobs_cli.jobs, name="jobs")
     app.add_typer(tokens_cli.tokens, name="tokens")
     app.command(epilog="Example: countermand serve --port 8080 --database-url postgresql://user@host/name")(serve)
-    app.command(epilog="Example: countermand worker --data-plane local")(worker)
-    app.command(epilog="Example: countermand executor --data-plane local --data-folder ./executor-1")(executor)
+    app.command(epilog=f"Example: countermand worker --data-plane local. {REMOTE}")(worker)
+    app.command(epilog=f"Example: countermand executor --data-plane local --data-folder ./executor-1. {REMOTE}")(
+        executor
+    )
     app.command(epilog="Example: countermand demo --json")(demo)
     return app
 

@@ -10,7 +10,10 @@ ControlPlane = Annotated[
     typer.Option(help="Its URL, instead of a database; else COUNTERMAND_CONTROL_PLANE.", show_default=False),
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option(help="The token for the control plane, bound to the plane; else COUNTERMAND_TOKEN.")
+    Path | None,
+    typer.Option(
+        help="The token for the control plane, bound to the plane; else COUNTERMAND_TOKEN or COUNTERMAND_TOKEN_FILE."
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from control_plane.arguments import AsJson, DatabaseUrl, find_plane
 from workers.cli.desk import intake_of, open_store
+from workers.cli.options import ControlPlane, TokenFile, refuse_both
 from workers.cli.reaching import account_section, bearer_of, line_of, planes_of, settings_of
 from workers.clock import Clock
 
@@ -25,19 +26,26 @@ if TYPE_CHECKING:
 def check(
     context: typer.Context,
     plane: Annotated[
-        list[str] | None, typer.Argument(help="Ids or names. Default: all that are active.", metavar="[PLANE]...")
+        list[str] | None,
+        typer.Argument(
+            help="Ids or names; those of [worker.planes.NAME] where it has any. Default: all that are active.",
+            metavar="[PLANE]...",
+        ),
     ] = None,
     as_json: AsJson = False,
+    control_plane: ControlPlane = None,
+    token_file: TokenFile = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Try whether work on these planes can be cancelled now, and tell it in a line for each.
 
-    With the settings of this machine, as a worker here would: over the database or, where control_plane is set, over
-    HTTPS, with the tokens of the planes. On Snowflake it stops one query that only waits.
+    With the settings of this machine, as a worker here would: over the database or, with a control plane, over HTTPS,
+    with the tokens of the planes. On Snowflake it stops one query that only waits.
     """
     from control_plane.errors import ExitCode
 
-    settings = context.obj.settings(database_url=database_url)
+    refuse_both(control_plane, database_url)
+    settings = context.obj.settings(database_url=database_url, control_plane=control_plane, token_file=token_file)
     remote = settings.control_plane is not None and database_url is None
     checked = asyncio.run((check_remote_planes if remote else check_planes)(settings, plane or []))
     _print(checked, as_json=as_json)
@@ -51,6 +59,12 @@ class Named(NamedTuple):
     name: str
     data_plane_id: UUID | None = None
     platform: str | None = None
+    section: str | None = None  #: of ``[worker.planes]``, by whose name it is asked for
+
+    @property
+    def shown(self) -> str:
+        """By its own name, and by that of its section where that is another."""
+        return self.name if self.section in (None, self.name) else f"{self.section} ({self.name})"
 
 
 Checked = Sequence[tuple[Named, "Check"]]
@@ -95,17 +109,18 @@ async def _check_remote_plane(
     from workers.cli.adapters import adapter_maker
     from workers.introduction import introduce
 
+    section = name if settings.worker.planes else None
     try:
-        bearer = bearer_of(plane, f"worker.planes.{name}." if settings.worker.planes else "")
+        bearer = bearer_of(plane, f"worker.planes.{name}." if section else "")
         introduced = await introduce(line, bearer, wanted=plane.data_plane, clock=Clock())
         path = f"/data-planes/{introduced.plane.data_plane_id}/executors"
         executors = (await line.call("GET", path, Executors, bearer=bearer)).records
     except CountermandError as error:
-        return Named(name), Check(ok=False, detail=error.message)
+        return Named(name, section=section), Check(ok=False, detail=error.message)
     known = _known({known.executor: known.holds_jobs for known in executors})
     own, account = settings_of(settings, plane), account_section(name, plane)
     make = adapter_maker(own, introduced.installation, account=account, known=lambda _: known)
-    return _named(introduced.plane), await _check_plane(make, introduced.plane)
+    return _named(introduced.plane)._replace(section=section), await _check_plane(make, introduced.plane)
 
 
 def _named(plane: "DataPlane") -> Named:
@@ -143,7 +158,7 @@ def _print(checked: Checked, *, as_json: bool) -> None:
         typer.echo("No data planes.")
     else:
         for plane, result in checked:
-            typer.echo(shown(f"{plane.name}: {_sentence(result)}").replace("\n", " "))
+            typer.echo(shown(f"{plane.shown}: {_sentence(result)}").replace("\n", " "))
 
 
 def _sentence(result: "Check") -> str:
@@ -156,6 +171,7 @@ def _record(plane: Named, result: "Check") -> Mapping[str, Any]:
         "data_plane_id": plane.data_plane_id and str(plane.data_plane_id),
         "display_name": plane.name,
         "platform": plane.platform,
+        "section": plane.section,
         "ok": result.ok,
         "detail": result.detail,
         "seconds": result.seconds,

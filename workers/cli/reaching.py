@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from control_plane.errors import BadInput, Unauthenticated
-from workers.cli.desk import HOW_TO_GET_ONE, at_home, read_secret
+from workers.cli.desk import at_home, read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from workers.line import Bearer, Line
 
 log = structlog.get_logger()
+
+HOW_TO_GET_A_PLANES = (  # process a token
+    "give --token-file, COUNTERMAND_TOKEN_FILE or COUNTERMAND_TOKEN; the control plane's operator makes one by "
+    "`countermand tokens create NAME --permission jobs:write --plane ID`"
+)
 
 
 def line_of(settings: "Settings") -> "Line":
@@ -51,7 +56,7 @@ def bearer_of(settings: "Settings | PlaneSettings", section: str = "") -> "Beare
         return Bearer(lambda: _checked(token, f"{section}token"))
     if file is not None:
         return Bearer(lambda: _read(file, f"{section}token_file"))
-    raise Unauthenticated(f"no token was set: {HOW_TO_GET_ONE}")
+    raise Unauthenticated(f"no token was set: {HOW_TO_GET_A_PLANES}")
 
 
 def _read(file: "Path", field: str) -> str:
