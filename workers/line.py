@@ -4,6 +4,7 @@ Every call of a plane's process may be repeated, so one whose connection was los
 may have closed it while it lay idle, and by whoever outlasts the outage.
 """
 
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -171,5 +172,5 @@ def _check_readable(file: Path | None, field: str) -> None:
 
 
 def _reason(error: OSError) -> str:
-    """Without the place in Python's source that OpenSSL's words end with."""
-    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
+    """OpenSSL's words alone, of such as ``[SSL] PEM lib (_ssl.c:3926)``."""
+    return re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", str(error))
