@@ -4,6 +4,7 @@ Every call of a plane's process may be repeated, so one whose connection was los
 may have closed it while it lay idle, and by whoever outlasts the outage.
 """
 
+import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,8 +27,8 @@ CALL_SECONDS = 10.0  #: for an answer, beside what the call itself wants to wait
 CONNECT_SECONDS = 5.0
 #: Less than any server or proxy lets a connection lie idle, by default.
 IDLE_SECONDS = 30.0
-#: What another token may be answered otherwise.
-REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+#: How a token is answered that has ended, does not suffice, or is another plane's.
+REFUSED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND}
 #: What a server that had closed an idle connection makes of the next call on it.
 CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
@@ -89,7 +90,8 @@ class Line:
         timeout = httpx.Timeout(wait_seconds + CALL_SECONDS, connect=CONNECT_SECONDS, pool=CALL_SECONDS)
 
         async def send(headers: Mapping[str, str]) -> httpx.Response:
-            return await self._http.request(method, path, content=content, headers=headers, timeout=timeout)
+            request = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
+            return await _whole_within(wait_seconds + CALL_SECONDS, request)
 
         try:
             response = await _twice_if_cut(partial(send, sent := bearer.header))
@@ -98,6 +100,20 @@ class Line:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise lost(error, self.url, repeatable=True) from error
         return read(response, kind, self.url, repeatable=True)
+
+
+async def _whole_within(seconds: float, request: Awaitable[httpx.Response]) -> httpx.Response:
+    """The response; httpx's own time-outs begin anew with each byte of an answer that only drips.
+
+    httpx lets pass what TLS meets after its handshake: a client's certificate that has expired, garbled bytes.
+    """
+    try:
+        async with asyncio.timeout(seconds + CONNECT_SECONDS):
+            return await request
+    except TimeoutError as error:
+        raise httpx.ReadTimeout("the answer does not end") from error
+    except ssl.SSLError as error:
+        raise httpx.ReadError(str(error)) from error
 
 
 async def _twice_if_cut(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:

@@ -1,10 +1,11 @@
 """An HTTP server that answers by a script, also in ways that no server should."""
 
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 
@@ -16,6 +17,8 @@ class Act(Enum):
 
     DROP = auto()  #: reads the request, and closes the connection
     HANG = auto()  #: reads the request, and says nothing
+    GARBLE = auto()  #: answers, below TLS, what nobody has encrypted
+    DRIP = auto()  #: answers a byte now and then, and comes to no end
 
 
 def answer(status: str, body: str = "", content_type: str = "application/json", **headers: str) -> bytes:
@@ -58,9 +61,23 @@ class MisbehavingServer:
         if act is Act.HANG:
             self._open.append(connection)
             return
+        if act is Act.GARBLE:
+            os.write(connection.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        if act is Act.DRIP:
+            self._drip(connection)
         if isinstance(act, bytes):
             connection.sendall(act)
         connection.close()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with suppress(OSError):  # until the client has had enough
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+            connection.settimeout(0.05)
+            while not self._closing:
+                connection.sendall(b" ")
+                with suppress(TimeoutError):
+                    if not connection.recv(1):
+                        return
 
     def close(self) -> None:
         self._closing = True

@@ -19,6 +19,7 @@ from control_plane.errors import (
 )
 from control_plane.process_wire import Holds, Jobs
 from tests.doubles.misbehaving_server import CERTIFICATE, Act, MisbehavingServer, answer, misbehaving
+from workers import line
 from workers.line import Bearer, Line, PlaneLine, tls_context
 
 PLANE = UUID(int=7)
@@ -149,16 +150,46 @@ def test_a_bug_of_the_control_planes_is_no_outage() -> None:
 # --- tokens
 
 
-def test_a_token_that_was_renewed_in_its_file_is_used_as_soon_as_the_old_one_is_refused(tmp_path: Path) -> None:
+REFUSALS = [("unauthenticated", "401 Unauthorized"), ("forbidden", "403 Forbidden"), ("not-found", "404 Not Found")]
+
+
+@pytest.mark.parametrize(("kind", "status"), REFUSALS)
+def test_a_token_that_was_renewed_in_its_file_is_used_as_soon_as_the_old_one_is_refused(
+    tmp_path: Path, kind: str, status: str
+) -> None:
+    """The old one may also be valid, and another plane's: whoever put it there by mistake corrects the file."""
     file = tmp_path / "token"
     file.write_text("ctm_old")
     bearer = Bearer(file.read_text)
     file.write_text("ctm_new")
 
-    with misbehaving(problem("unauthenticated", "401 Unauthorized"), GOOD) as server:
+    with misbehaving(problem(kind, status), GOOD) as server:
         ask(server, bearer=bearer)
 
         assert [b"ctm_new" in request for request in server.requests] == [False, True]
+
+
+def test_calls_that_are_refused_together_all_use_the_renewed_token() -> None:
+    texts = iter(["ctm_old"])
+    bearer = Bearer(lambda: next(texts, "ctm_new"))
+    refused = problem("unauthenticated", "401 Unauthorized")
+
+    with misbehaving(refused, refused, GOOD) as server:
+
+        async def use(line: Line) -> list[Jobs]:
+            plane = PlaneLine(line, bearer, PLANE)
+            calls = (plane.ask("/cancellations/release", Holds([]), Jobs) for _ in range(2))
+            return await asyncio.gather(*calls)
+
+        assert over_line(server.url, use) == [Jobs([])] * 2
+
+
+def test_an_answer_that_only_drips_is_an_outage_after_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(line, "CONNECT_SECONDS", 0.3)
+
+    with misbehaving(Act.DRIP) as server, pytest.raises(ControlPlaneUnavailable, match="took too long"):
+        ask(server)
 
 
 def test_a_token_that_is_refused_and_was_not_renewed_is_sent_once() -> None:
@@ -206,6 +237,15 @@ def test_a_server_that_knows_its_clients_is_shown_the_certificate() -> None:
         assert ask(server, tls=tls) == Jobs([])
         with pytest.raises(ControlPlaneUnavailable):
             ask(server, tls=tls_context(CERTIFICATE))
+
+
+def test_what_tls_meets_after_its_handshake_is_an_outage() -> None:
+    """As of a client's certificate that has expired meanwhile: TLS 1.3 tells that with the first answer."""
+    with (
+        misbehaving(Act.GARBLE, tls=True) as server,
+        pytest.raises(ControlPlaneUnavailable, match=r"(?i)bad record mac"),
+    ):
+        ask(server, tls=tls_context(CERTIFICATE))
 
 
 @pytest.mark.parametrize(
