@@ -11,6 +11,7 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 15.0
+FORGOTTEN_AFTER_SECONDS = 600.0  #: without a try; what waits for it comes back far more often
 
 
 class Breaker:
@@ -23,6 +24,11 @@ class Breaker:
         self._next_try_at = 0.0
         self._pause = FIRST_PAUSE_SECONDS
         self.detail: str | None = None  #: why it is open
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a new one would behave otherwise, as far as anybody may still ask."""
+        return self.detail is not None and self._clock.monotonic() < self._next_try_at + FORGOTTEN_AFTER_SECONDS
 
     def admits(self) -> bool:
         """Whether to ask the engine now; whoever is admitted tells how it went."""

@@ -150,6 +150,7 @@ class Canceller:
         executor = cases[0].assignment.work.executor if self._adapter.per_executor else None
         start = executor and (executor.executor_id, executor.registered, executor.address)
         if start not in self._breakers:
+            self._breakers = {known: other for known, other in self._breakers.items() if other.is_needed}
             self._breakers[start] = Breaker(self._clock, what=executor.executor_id if executor else self.engine)
         return self._breakers[start]
 

@@ -325,8 +325,10 @@ async def test_a_failure_ends_a_running_job_and_is_a_hint_for_one_that_is_to_be_
 async def test_what_ended_without_publishing_may_be_discarded_and_is_noted(post: Post) -> None:
     cancelled, running = post.given.cancelled(), post.given.running().job_id
 
-    discardable = await post.jobs.discardable([running, cancelled])
-    await post.jobs.record_leftovers({cancelled: ["outputs.t1"]})
+    others = [uuid4() for _ in range(1_500)]  # more than one request may hold
+
+    discardable = await post.jobs.discardable([running, *others, cancelled])
+    await post.jobs.record_leftovers({key: ["outputs.t0"] for key in others} | {cancelled: ["outputs.t1"]})
     await post.cancellations.record_leftovers({cancelled: ["outputs.t2"]})
 
     assert discardable == [cancelled]
@@ -380,6 +382,57 @@ async def test_over_https_a_claim_waits_no_longer_once_the_process_is_told_to_st
 
     async with asyncio.timeout(20):
         assert await waiting == []
+
+
+@pytest.mark.parametrize("what", ["cancellations", "jobs"])
+async def test_over_https_what_was_claimed_as_the_process_was_told_to_stop_is_asked_for_once_more(
+    api: Api, what: str
+) -> None:
+    """And nothing else is begun: a canceller may give back what it is given, an executor would have to run it."""
+    api.register()
+    post, key = far(api.given, api), uuid4()
+    if what == "cancellations":
+        taken = api.given.requested().job_id
+        await post.claim(lease=key)
+    else:
+        taken = api.given.pending().job_id
+        await post.start(1, epoch=key)
+        other = api.given.pending().job_id
+    post.stopping.set()
+
+    again = await (post.claim(lease=key) if what == "cancellations" else post.start(epoch=key))
+    later = [] if what == "cancellations" else await post.start()
+
+    assert [item.work.job_id if what == "cancellations" else item.job_id for item in again] == [taken]
+    assert later == []
+    if what == "jobs":
+        assert api.given.job(other).state is JobState.PENDING
+
+
+async def test_over_https_an_attend_that_a_claim_cut_short_renews_only_what_the_control_plane_renews(api: Api) -> None:
+    api.register()
+    post = far(api.given, api)
+    asked_for, second = api.given.requested(), api.given.pending()
+    held = {asked_for.job_id: asked_for.epoch}
+    real, began, hold = post.jobs._line.ask, asyncio.Event(), asyncio.Event()  # type: ignore[attr-defined]
+
+    async def slow_at_first(path: str, *arguments: Any, **named: Any) -> Any:
+        if path == "/jobs/attend" and named["wait_seconds"]:
+            began.set()
+            await hold.wait()  # no answer comes
+        return await real(path, *arguments, **named)
+
+    post.jobs._line.ask = slow_at_first  # type: ignore[attr-defined]
+    attending = asyncio.create_task(post.jobs.attend(held, patiently=True))
+    async with asyncio.timeout(20):
+        await began.wait()
+
+    [claim] = await post.start()
+
+    async with asyncio.timeout(20):  # at once, not with the end of its poll, which does not come
+        attendance = await attending
+    assert claim.job_id == second.job_id
+    assert (attendance.renewed, attendance.closing) == ([], [asked_for.job_id])
 
 
 async def test_over_https_what_is_claimed_is_attended_before_the_patient_attend_is_over(api: Api) -> None:

@@ -21,6 +21,7 @@ from tests.integration.given import Given
 from tests.integration.test_rounds import fail, run, started
 from tests.integration.timely import Timely
 from workers.breaker import LONGEST_PAUSE_SECONDS
+from workers.judgement import Case
 from workers.limits import Limits
 
 DEAD = Executor("job-executor-dead", 1, "unix:/dead")
@@ -109,6 +110,19 @@ def test_a_dead_executors_cancellations_do_not_delay_a_living_ones(given: Given)
         run(scenario())
     assert [line["what"] for line in lines(logs, "engine_lost")] == [DEAD.executor_id]
     assert lines(logs, "engine_back") == []
+
+
+def test_executors_that_answered_are_not_remembered_for_ever(given: Given) -> None:
+    """Each start of each executor is another; a worker runs for months."""
+    engine = Listened(given=given, per_executor=True)
+    canceller = bench_of(given, engine).rounds()._canceller(engine)
+    for number in range(20):
+        given.requested(executor=Executor(f"job-executor-{number}", 1, "unix:/there"))
+
+    for assignment in given.claim(20):
+        canceller._breaker([Case.opened(assignment)]).met_an_answer()
+
+    assert len(canceller._breakers) == 1
 
 
 @pytest.mark.parametrize("what", ["start", "address"])

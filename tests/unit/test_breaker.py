@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.doubles.manual_clock import ManualClock
-from workers.breaker import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Breaker
+from workers.breaker import FIRST_PAUSE_SECONDS, FORGOTTEN_AFTER_SECONDS, LONGEST_PAUSE_SECONDS, Breaker
 
 
 @pytest.fixture
@@ -33,6 +33,16 @@ def test_after_silence_nobody_is_admitted_until_the_pause_is_over_and_then_one_a
     later = [breaker.admits(), breaker.admits()]
 
     assert (at_once, later) == (False, [True, False])
+
+
+def test_it_is_needed_while_it_is_open_and_somebody_may_still_ask(breaker: Breaker, time: ManualClock) -> None:
+    at_first = breaker.is_needed
+    breaker.met_silence("no answer")
+    time.advance(FORGOTTEN_AFTER_SECONDS)
+    open_ = breaker.is_needed
+    time.advance(FIRST_PAUSE_SECONDS)
+
+    assert (at_first, open_, breaker.is_needed) == (False, True, False)
 
 
 def test_each_further_silence_doubles_the_pause_up_to_a_bound(breaker: Breaker, time: ManualClock) -> None:
