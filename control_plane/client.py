@@ -1,6 +1,7 @@
 """The way to the API that commands take: synchronous, patient within bounds, and without a database."""
 
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from msgspec import Struct
 from tenacity import RetryCallState, Retrying, stop_before_delay, wait_exponential_jitter
 
 from control_plane.answers import AWAY, is_worth_repeating, lost, outcome, read, seen
+from control_plane.certificates import tls_context
 from control_plane.checks import check_kept
 from control_plane.errors import BadInput
 from control_plane.jobs import Job, JobType
@@ -57,6 +59,7 @@ class Client:
         token: str,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
+        tls: ssl.SSLContext | None = None,
         tell: Callable[[str], None] = lambda _: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -70,7 +73,7 @@ class Client:
             self._http = httpx.Client(
                 base_url=url,
                 headers={"Authorization": f"Bearer {token}", "User-Agent": "countermand"},
-                verify=httpx.create_ssl_context(),  # reads SSL_CERT_FILE, whatever the next line says
+                verify=tls or tls_context(),  # reads SSL_CERT_FILE, whatever the next line says
                 trust_env=not is_loopback(url),  # this machine is not asked by way of a proxy
             )
 

@@ -90,12 +90,14 @@ class Rounds:
     async def _heartbeat(self, beat: asyncio.Event) -> None:
         while True:
             beat.clear()
-            with suppress(Unavailable):  # the rounds say so, once
-                if new := await self._take_up_planes():
-                    log.info("planes_taken_up", planes=new)
-                    self._wake.set()
-                await self._queue.heartbeat(list(self._cancellers), self._presence())
+            await self._outage.attempt(self._beat)  # a refused one is heard of sooner than a long poll's
             await beat.wait()
+
+    async def _beat(self) -> None:
+        if new := await self._take_up_planes():
+            log.info("planes_taken_up", planes=new)
+            self._wake.set()
+        await self._queue.heartbeat(list(self._cancellers), self._presence())
 
     async def _take_up_planes(self) -> list[str]:
         """Serve the planes that came since we last looked; answers them."""

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from msgspec import structs
 
+from control_plane.certificates import tls_context
 from control_plane.errors import Refused
 from control_plane.jobs import Closure, Handle, JobType
 from control_plane.lifecycle import JobState
@@ -19,7 +20,7 @@ from control_plane.work import Assignment, Commit, Executor, Failure, Hold, Pres
 from tests.integration.api import Api, served
 from tests.integration.conftest import clock, given, store, url  # noqa: F401  # fixtures
 from tests.integration.given import DATASET, EXECUTOR, LEASE_SECONDS, VIEW_RESULT, Given, cause_at
-from workers.line import Bearer, Line, PlaneLine, tls_context
+from workers.line import Bearer, Line, PlaneLine
 from workers.local import LocalCancellations, LocalJobs
 from workers.queue import CancellationQueue, JobQueue
 from workers.remote import RemoteCancellations, RemoteJobs
@@ -384,29 +385,35 @@ async def test_over_https_a_claim_waits_no_longer_once_the_process_is_told_to_st
         assert await waiting == []
 
 
-@pytest.mark.parametrize("what", ["cancellations", "jobs"])
-async def test_over_https_what_was_claimed_as_the_process_was_told_to_stop_is_asked_for_once_more(
-    api: Api, what: str
+async def test_over_https_a_cancellation_claimed_as_the_process_was_told_to_stop_is_asked_for_once_more(
+    api: Api,
 ) -> None:
-    """And nothing else is begun: a canceller may give back what it is given, an executor would have to run it."""
-    api.register()
-    post, key = far(api.given, api), uuid4()
-    if what == "cancellations":
-        taken = api.given.requested().job_id
-        await post.claim(lease=key)
-    else:
-        taken = api.given.pending().job_id
-        await post.start(1, epoch=key)
-        other = api.given.pending().job_id
+    post, lease = far(api.given, api), uuid4()
+    taken = api.given.requested().job_id
+    await post.claim(lease=lease)
     post.stopping.set()
 
-    again = await (post.claim(lease=key) if what == "cancellations" else post.start(epoch=key))
-    later = [] if what == "cancellations" else await post.start()
+    [again] = await post.claim(lease=lease)
 
-    assert [item.work.job_id if what == "cancellations" else item.job_id for item in again] == [taken]
-    assert later == []
-    if what == "jobs":
-        assert api.given.job(other).state is JobState.PENDING
+    assert again.work.job_id == taken
+
+
+async def test_over_https_a_job_claimed_as_the_process_was_told_to_stop_is_asked_for_once_more_and_no_other(
+    api: Api,
+) -> None:
+    """A canceller may give back what it is given; an executor would have to run it."""
+    api.register()
+    post, epoch = far(api.given, api), uuid4()
+    taken = api.given.pending().job_id
+    await post.start(1, epoch=epoch)
+    other = api.given.pending().job_id
+    post.stopping.set()
+
+    [again] = await post.start(epoch=epoch)
+    later = await post.start()
+
+    assert (again.job_id, later) == (taken, [])
+    assert api.given.job(other).state is JobState.PENDING
 
 
 async def test_over_https_an_attend_that_a_claim_cut_short_renews_only_what_the_control_plane_renews(api: Api) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from control_plane.certificates import tls_context
 from control_plane.errors import (
     BadInput,
     Conflict,
@@ -20,7 +21,7 @@ from control_plane.errors import (
 from control_plane.process_wire import Holds, Jobs
 from tests.doubles.misbehaving_server import CERTIFICATE, Act, MisbehavingServer, answer, misbehaving
 from workers import line
-from workers.line import Bearer, Line, PlaneLine, tls_context
+from workers.line import Bearer, Line, PlaneLine
 
 PLANE = UUID(int=7)
 GOOD = answer("200 OK", '{"job_ids": []}')

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from control_plane.certificates import tls_context
 from control_plane.errors import BadInput, CountermandError, Forbidden, Refused, Unauthenticated
 from control_plane.lifecycle import JobState
 from control_plane.planes import DataPlane
@@ -24,7 +25,7 @@ from tests.integration.given import Given
 from tests.integration.test_rounds import started
 from workers.introduction import introduce
 from workers.limits import Limits
-from workers.line import Bearer, Line, tls_context
+from workers.line import Bearer, Line
 from workers.outposts import TRY_AGAIN_SECONDS, Outpost, serve_all
 
 pytestmark = pytest.mark.anyio

@@ -57,6 +57,7 @@ class Desk:
         from control_plane.client import Client, is_loopback
         from control_plane.errors import Unauthenticated
         from control_plane.printing import tell
+        from workers.cli.reaching import tls_of
 
         settings = self.settings()
         token = settings.token.get_secret_value() if settings.token else read_token(settings.token_file)
@@ -64,7 +65,7 @@ class Desk:
             raise Unauthenticated(f"no token was set: {HOW_TO_GET_ONE}")
         if settings.url.startswith("http://") and not is_loopback(settings.url):
             tell(f"the token travels unencrypted to {settings.url}: use https where others could listen")
-        return Client(settings.url, token, tell=tell)
+        return Client(settings.url, token, tls=tls_of(settings.tls), tell=tell)
 
     def intake(self, database_url: str | None) -> "Intake":
         """Users' side of the store."""

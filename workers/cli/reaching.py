@@ -40,7 +40,8 @@ def line_of(settings: "Settings") -> "Line":
 
 def tls_of(own: "TlsSettings") -> ssl.SSLContext:
     """How this process and the control plane know each other. BadInput for files that cannot be used."""
-    from workers.line import tls_context
+
+    from control_plane.certificates import tls_context
 
     files = (own.ca_file, own.client_certificate_file, own.client_key_file)
     ca_file, certificate_file, key_file = (None if file is None else at_home(file) for file in files)
