@@ -18,6 +18,7 @@ from config.logging import configure_logging
 from control_plane import errors
 from control_plane.api.app import build_api
 from control_plane.api.desk import Desk
+from control_plane.certificates import tls_context
 from control_plane.client import Client, is_loopback
 from control_plane.errors import (
     BadInput,
@@ -407,6 +408,16 @@ def test_an_authority_of_ones_own_is_trusted_by_its_file(monkeypatch: pytest.Mon
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
 
     with misbehaving(NO_JOBS, tls=True) as server, Impatient(server) as client:
+        assert client.list_jobs().records == []
+
+
+def test_a_server_that_asks_everybody_for_a_certificate_is_shown_one() -> None:
+    tls = tls_context(CERTIFICATE, certificate_file=CERTIFICATE)
+
+    with (
+        misbehaving(NO_JOBS, tls=True, knows_clients=True) as server,
+        Client(server.url, "ctm_token", tls=tls) as client,
+    ):
         assert client.list_jobs().records == []
 
 

@@ -14,11 +14,13 @@ from control_plane.intake import CancellationRequest
 from control_plane.jobs import Process, Waiting
 from control_plane.lifecycle import JobState
 from control_plane.work import Work
+from tests.doubles.interposed import interposed
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.integration.given import Given
-from tests.integration.test_rounds import fail, run, started
+from tests.integration.test_rounds import fail, inline, run, started
 from tests.integration.timely import Away, Timely
 from workers.limits import Limits
+from workers.local import LocalCancellations
 
 #: A round that looks for long enough: what ends it is the lease.
 LIMITS = Limits(lease_seconds=30.0, round_seconds=10_000.0)
@@ -360,3 +362,28 @@ def test_of_a_batch_what_was_never_claimed_does_not_hold_up_what_runs(
             await bench.until(bench.settles(work.job_id, never))
 
     run(scenario())
+
+
+def test_a_refused_heartbeat_tells_of_the_outage_while_a_claim_still_waits(given: Given, engine: Looked) -> None:
+    """A long poll may wait for most of a minute: who has expired meanwhile hears of it from the heartbeat."""
+    bench, refused = Timely(given, {given.plane.data_plane_id: engine}), [CONTROL_PLANE_AWAY]
+
+    async def before(call: str) -> None:
+        if call == "claim":
+            await bench.stopping.wait()
+        if call == "heartbeat" and refused:
+            raise refused.pop()
+
+    bench.queue = interposed(LocalCancellations(given.dispatch, inline), before=before)
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: not refused)
+            given.clock.advance(10)
+            bench.beat.set()
+            await bench.until(lambda: bool(events(logs, "control_plane_back")))
+
+    with capture_logs() as logs:
+        run(scenario())
+
+    assert events(logs, "control_plane_lost", "control_plane_back") == ["control_plane_lost", "control_plane_back"]
