@@ -25,6 +25,7 @@ Found = TypeVar("Found")
 
 _LISTEN_AGAIN_SECONDS = 5.0
 _SHARED_FROM_SECONDS = 10.0
+_LOOKS_AT_ONCE = 4  #: of one plane's polls, for all its news wake: the other planes' need not wait for their end
 _WATCH_SECONDS = 5.0  #: a plane whose last poll has ended; the next one usually comes at once
 
 
@@ -88,6 +89,7 @@ class _Plane:
     def __init__(self, loud_at: int) -> None:
         self.polls: set[_Poll] = set()
         self.executors = 0  #: so many polls wait for jobs
+        self.turns = asyncio.Semaphore(_LOOKS_AT_ONCE)
         self.loud_at = loud_at  #: in which look, or before which, there was something to look for
 
     def wake(self, which: Callable[[_Poll], bool], loud_at: int) -> None:
@@ -149,11 +151,13 @@ class Wakeups:
                 _set_at_the_end_of(until_gone(), poll.woken) as gone,
             ):
                 if not (wish.cancellations and self._is_quiet(plane)):
-                    answer = await poll.look(look)
+                    async with plane.turns:
+                        answer = await poll.look(look)
                 while not (found(answer) or self.stopping or poll.is_repeated) and await poll.news(until):
-                    if gone.done() or poll.is_repeated:
-                        break
-                    answer = await poll.look(look)
+                    async with plane.turns:
+                        if gone.done() or poll.is_repeated:
+                            break
+                        answer = await poll.look(look)
         return answer
 
     @asynccontextmanager
