@@ -385,9 +385,7 @@ async def test_over_https_a_claim_waits_no_longer_once_the_process_is_told_to_st
         assert await waiting == []
 
 
-async def test_over_https_a_cancellation_claimed_as_the_process_was_told_to_stop_is_asked_for_once_more(
-    api: Api,
-) -> None:
+async def test_over_https_a_canceller_that_is_told_to_stop_asks_once_more_for_what_it_was_given(api: Api) -> None:
     post, lease = far(api.given, api), uuid4()
     taken = api.given.requested().job_id
     await post.claim(lease=lease)
@@ -398,21 +396,16 @@ async def test_over_https_a_cancellation_claimed_as_the_process_was_told_to_stop
     assert again.work.job_id == taken
 
 
-async def test_over_https_a_job_claimed_as_the_process_was_told_to_stop_is_asked_for_once_more_and_no_other(
-    api: Api,
-) -> None:
-    """A canceller may give back what it is given; an executor would have to run it."""
+async def test_over_https_an_executor_that_is_told_to_stop_asks_once_more_and_starts_nothing_new(api: Api) -> None:
     api.register()
     post, epoch = far(api.given, api), uuid4()
-    taken = api.given.pending().job_id
+    taken, other = api.given.pending().job_id, api.given.pending().job_id
     await post.start(1, epoch=epoch)
-    other = api.given.pending().job_id
     post.stopping.set()
 
-    [again] = await post.start(epoch=epoch)
-    later = await post.start()
+    again, later = await post.start(epoch=epoch), await post.start()
 
-    assert (again.job_id, later) == (taken, [])
+    assert ([claim.job_id for claim in again], later) == ([taken], [])
     assert api.given.job(other).state is JobState.PENDING
 
 

@@ -185,6 +185,25 @@ def test_calls_that_are_refused_together_all_use_the_renewed_token() -> None:
         assert over_line(server.url, use) == [Jobs([])] * 2
 
 
+def test_a_call_that_wants_to_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "CALL_SECONDS", 0.1)
+
+    async def use(opened: Line) -> float:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ControlPlaneUnavailable, match="took too long"):
+            await PlaneLine(opened, Bearer(lambda: "ctm_token"), PLANE).ask("/jobs/claim", {}, Jobs, wait_seconds=0.5)
+        return asyncio.get_running_loop().time() - began
+
+    with misbehaving(Act.HANG) as server:
+        assert over_line(server.url, use) >= 0.5
+
+
+def test_what_the_control_plane_finds_wrong_with_a_call_is_no_outage() -> None:
+    detail = "limit: at most 1000 are taken"
+    with misbehaving(problem("bad-input", "400 Bad Request", detail)) as server, pytest.raises(BadInput, match="limit"):
+        ask(server)
+
+
 def test_an_answer_that_only_drips_is_an_outage_after_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line, "CALL_SECONDS", 0.3)
     monkeypatch.setattr(line, "CONNECT_SECONDS", 0.3)
