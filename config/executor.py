@@ -27,7 +27,7 @@ def check_listeners_token_file(file: Path | None, info: ValidationInfo) -> Path 
 class ExecutorSettings(Section):
     """The executor, ``countermand executor``."""
 
-    slots: Count = 4
+    slots: Annotated[int, Field(ge=1, le=1000)] = 4  #: as many as one call to the control plane may speak of
     drain_seconds: DrainSeconds = 20.0
     memory_limit: Annotated[str, AfterValidator(check_memory_limit)] = "1GB"
     threads: Count | None = None

@@ -34,6 +34,8 @@ Item = TypeVar("Item")
 
 #: Of one long poll; less than the minute after which proxies call a connection idle.
 WAIT_SECONDS = 50.0
+#: Before the next one, where one was answered with nothing long before its time, as by a server that ends.
+EARLY_PAUSE_SECONDS = 0.5
 
 
 class RemoteCancellations:
@@ -42,10 +44,18 @@ class RemoteCancellations:
     Its claims wait for work until *stopping* is set.
     """
 
-    def __init__(self, line: PlaneLine, *, stopping: asyncio.Event, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        line: PlaneLine,
+        *,
+        stopping: asyncio.Event,
+        wait_seconds: float = WAIT_SECONDS,
+        early_pause_seconds: float = EARLY_PAUSE_SECONDS,
+    ) -> None:
         self._line = line
         self._stopping = stopping
         self._wait_seconds = wait_seconds
+        self._early_pause_seconds = early_pause_seconds
 
     async def claim(
         self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float, lease: UUID
@@ -56,9 +66,12 @@ class RemoteCancellations:
             return wire.ClaimCancellations(worker, limit, lease_seconds, wait_seconds, lease)
 
         while not self._stopping.is_set():
+            asked_at = asyncio.get_running_loop().time()
             claimed = await unless(self._stopping, self._claim(wanted(self._wait_seconds)))
             if claimed is not None and claimed.assignments:
                 return claimed.assignments
+            if asyncio.get_running_loop().time() - asked_at < self._wait_seconds / 2:
+                await unless(self._stopping, asyncio.sleep(self._early_pause_seconds))
         return (await self._claim(wanted(0))).assignments
 
     async def _claim(self, wanted: wire.ClaimCancellations) -> wire.Assignments:
@@ -134,8 +147,11 @@ class RemoteJobs:
 
         claims: list[Claim] = []
         while not (claims or self._stopping.is_set()):
+            asked_at = asyncio.get_running_loop().time()
             answer = await unless(self._stopping, self._claim(wanted(types, self._wait_seconds)))
             claims = answer.claims if answer is not None else []
+            if not claims and asyncio.get_running_loop().time() - asked_at < self._wait_seconds / 2:
+                await unless(self._stopping, asyncio.sleep(EARLY_PAUSE_SECONDS))
         if not claims:  # of no type: nothing is started any more, what this epoch had started is answered
             claims = (await self._claim(wanted([], 0))).claims
         self._claimed.set()

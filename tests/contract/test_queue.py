@@ -17,6 +17,7 @@ from control_plane.lifecycle import JobState
 from control_plane.presence import Presences
 from control_plane.scope import Scope
 from control_plane.work import Assignment, Commit, Executor, Failure, Hold, Presence
+from tests.doubles.misbehaving_server import answer, misbehaving
 from tests.integration.api import Api, served
 from tests.integration.conftest import clock, given, store, url  # noqa: F401  # fixtures
 from tests.integration.given import DATASET, EXECUTOR, LEASE_SECONDS, VIEW_RESULT, Given, cause_at
@@ -462,3 +463,23 @@ async def test_over_https_what_is_claimed_is_attended_where_nothing_was_before(a
     await post.start()
 
     assert post.again.is_set()
+
+
+async def test_over_https_a_poll_that_is_answered_at_once_with_nothing_is_not_repeated_at_once() -> None:
+    """As by a server that ends, or something in its place: others are spared a flood."""
+    stopping = asyncio.Event()
+    with misbehaving(answer("200 OK", '{"assignments": [], "job_ids": []}')) as server:
+        line = Line(server.url, tls=tls_context())
+        plane = PlaneLine(line, Bearer(lambda: "ctm_token"), UUID(int=7))
+        queue = RemoteCancellations(plane, stopping=stopping, early_pause_seconds=3_600)
+        claiming = asyncio.create_task(
+            queue.claim({UUID(int=7): 1}, worker="w1", lease_seconds=LEASE_SECONDS, lease=uuid4())
+        )
+        for _ in range(20):  # there and back again, while the other may
+            await queue.release([Hold(uuid4(), uuid4())])
+        stopping.set()
+        await claiming
+        await line.aclose()
+
+        claims = [request for request in server.requests if b"/cancellations/claim" in request]
+    assert len(claims) == 2  # the poll, and the last look of one that is told to stop
