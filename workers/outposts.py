@@ -117,11 +117,10 @@ async def _keep_serving(outpost: Outpost, stopping: asyncio.Event, clock: Clock)
     bind_contextvars(outpost=outpost.name)  # a task keeps the context that it binds
     told = ""
     while not stopping.is_set():
-        began_at = clock.monotonic()
         try:
             await _serve(outpost, stopping)
         except CountermandError as error:
-            if error.message != told or clock.monotonic() - began_at > TRY_AGAIN_SECONDS:  # it had been served again
+            if error.message != told:
                 log.error("outpost_left_out", detail=error.message)
             told = error.message
         except Exception:  # the boundary of one outpost: a bug harms it alone, and is logged

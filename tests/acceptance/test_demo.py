@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -250,6 +251,7 @@ def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said
 def victim_of(demo: Demo) -> psutil.Process | None:
     """The demo's canceller."""
     for process in demo.children():
-        if process.cmdline()[-2:] == ["workers", "worker"]:
-            return process
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            if process.cmdline()[-1:] == ["worker"]:
+                return process
     return None

@@ -289,4 +289,10 @@ def test_every_operation_documents_its_problems_and_has_a_summary() -> None:
             assert details["description"], (method, path)
             for status, response in details["responses"].items():
                 media = list(response.get("content", {}))
-                assert media == [("application/json" if status < "300" else "application/problem+json")], (path, status)
+                assert media == [_media_of(path, status)], (path, status)
+
+
+def _media_of(path: str, status: str) -> str:
+    if status >= "300":
+        return "application/problem+json"
+    return "text/plain" if path == "/metrics" else "application/json"

@@ -366,7 +366,7 @@ def test_of_a_batch_what_was_never_claimed_does_not_hold_up_what_runs(
 
 def test_a_refused_heartbeat_tells_of_the_outage_while_a_claim_still_waits(given: Given, engine: Looked) -> None:
     """A long poll may wait for most of a minute: who has expired meanwhile hears of it from the heartbeat."""
-    bench, refused = Timely(given, {given.plane.data_plane_id: engine}), [CONTROL_PLANE_AWAY]
+    bench, refused = Timely(given, {given.plane.data_plane_id: engine}), [CONTROL_PLANE_AWAY] * 2
 
     async def before(call: str) -> None:
         if call == "claim":

@@ -10,13 +10,13 @@ from control_plane.errors import BadInput, CountermandError
 from workers.cli.desk import HEARTBEAT_SECONDS, read_token, tune_interpreter
 from workers.cli.reaching import account_section, bearer_of, line_of, planes_of, settings_of, tls_of
 from workers.cli.reloading import Rereading, reloader
-from workers.duties import Duty
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
     from config.settings import Settings
     from config.worker import PlaneSettings
     from workers.clock import Clock
+    from workers.duties import Duty
     from workers.introduction import Introduced
     from workers.limits import Limits
     from workers.line import Bearer, Line
@@ -140,7 +140,9 @@ def limits_of(settings: "Settings", plane: "PlaneSettings | None" = None) -> "Li
     )
 
 
-def _duties(outpost: "Outpost", settings: "Settings") -> list[Duty]:
+def _duties(outpost: "Outpost", settings: "Settings") -> "list[Duty]":
+    from workers.duties import Duty
+
     return [
         Duty(f"poll {outpost.name}", outpost.wake, settings.worker.poll_seconds),
         Duty(f"heartbeat {outpost.name}", outpost.beat, HEARTBEAT_SECONDS),
