@@ -3,6 +3,7 @@
 Each change of state is one log line.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -30,6 +31,7 @@ class Outage:
 
     def __init__(self, clock: Clock, *, is_away: Callable[[BaseException], bool] = is_queue_away) -> None:
         self._lost_at = 0.0
+        self._answered_at = -math.inf
         self._next_attempt_at = 0.0
         self._lost_to: BaseException | None = None
         self._is_away = is_away
@@ -38,30 +40,53 @@ class Outage:
             retry=retry_if_exception(is_away),
             wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.5),
             sleep=clock.pause,
-            before_sleep=self._lost_again,
             reraise=True,
         )
 
     async def outlast(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """What *call* answers, repeated while it is away; every other error passes through."""
-        answer: Answer = await self._retrying.copy()(call)
+        began_at = 0.0
+
+        async def begun() -> Answer:
+            nonlocal began_at
+            began_at = self._monotonic()
+            return await call()
+
+        def lost(attempt: RetryCallState) -> None:
+            again = attempt.attempt_number > 1  # the first may have met a connection that was lost before
+            if again and attempt.outcome and (error := attempt.outcome.exception()):
+                self._lost(error, began_at)
+
+        answer: Answer = await self._retrying.copy(before_sleep=lost)(begun)
         self._back()
         return answer
 
     async def attempt(self, call: Callable[[], Awaitable[Answer]]) -> Answer | None:
-        """What *call* answers, asked once; None when it is away, and for a while after an attempt that found it so."""
+        """What *call* answers; None when it is away, and for a while after an attempt that found it so.
+
+        It is asked twice: the first may meet a connection that was lost before.
+        """
         if self._lost_to is not None and self._monotonic() < self._next_attempt_at:
             return None
+        began_at = self._monotonic()
         try:
-            answer = await call()
+            answer = await self._twice(call)
         except Exception as error:
             if not self._is_away(error):
                 raise
-            self._lost(error)
+            self._lost(error, began_at)
             self._next_attempt_at = self._monotonic() + ATTEMPT_AGAIN_SECONDS * (0.5 + random.random())  # noqa: S311
             return None
         self._back()
         return answer
+
+    async def _twice(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            return await call()
+        except Exception as error:
+            if not self._is_away(error) or self._lost_to is not None:
+                raise
+            return await call()
 
     def tell_lost(self, error: BaseException) -> None:
         """It has gone away just now."""
@@ -77,17 +102,14 @@ class Outage:
         else:
             log.info("store_back", away_seconds=away_seconds)
 
-    def _lost_again(self, attempt: RetryCallState) -> None:
-        assert attempt.outcome is not None  # noqa: S101  an attempt was made
-        if error := attempt.outcome.exception():
-            self._lost(error)
-
-    def _lost(self, error: BaseException) -> None:
-        if self._lost_to is None:
+    def _lost(self, error: BaseException, began_at: float) -> None:
+        """News, unless the call had begun before another was answered: that one's connection was lost in the past."""
+        if self._lost_to is None and began_at >= self._answered_at:
             self._lost_at, self._lost_to = self._monotonic(), error
             self.tell_lost(error)
 
     def _back(self) -> None:
+        self._answered_at = self._monotonic()
         if self._lost_to is not None:
             error, self._lost_to = self._lost_to, None
             self.tell_back(error, round(self._monotonic() - self._lost_at, 3))

@@ -90,15 +90,8 @@ class Rounds:
     async def _heartbeat(self, beat: asyncio.Event) -> None:
         while True:
             beat.clear()
-            await self._outage.attempt(self._beat_again)  # refused, it is heard of before a long poll ends
+            await self._outage.attempt(self._beat)  # refused, it is heard of before a long poll ends
             await beat.wait()
-
-    async def _beat_again(self) -> None:
-        """Once more where the first met a connection that had been lost while it lay idle."""
-        try:
-            await self._beat()
-        except Unavailable:
-            await self._beat()
 
     async def _beat(self) -> None:
         if new := await self._take_up_planes():
