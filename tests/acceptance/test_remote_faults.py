@@ -62,7 +62,7 @@ def test_a_settlement_that_arrives_late_and_twice_lands_once(sqlite_site: Site, 
     worker.until_event("cancellation_settled")
     assert site.moves(job_id).count("cancel") == 1
     assert settled_by([worker]) == [job_id]
-    assert outages(worker) == ONE_OUTAGE
+    assert outages(worker) == []  # one lost answer alone is none
 
 
 def test_a_job_whose_claim_was_answered_into_the_void_is_run_once(sqlite_site: Site, proxy: TcpProxy) -> None:
