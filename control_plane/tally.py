@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-COMPLETED = "completed"  #: the cancellation came too late: the job was committed before
+from control_plane.lifecycle import Trigger, destination
+
+COMPLETED = destination(Trigger.COMPLETE)  #: the cancellation came too late: the job was committed before
 
 
 class Tally:
