@@ -24,7 +24,11 @@ from control_plane.statements import Chain
 
 Clock = Callable[[], datetime | None]
 
-_POSTGRES_OPTIONS = "-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000"
+_STATEMENT_SECONDS = 30  #: as long as a statement may take, and on SQLite the wait for its turn
+_POSTGRES_OPTIONS = (
+    f"-c timezone=UTC -c statement_timeout={_STATEMENT_SECONDS}s"
+    f" -c idle_in_transaction_session_timeout={_STATEMENT_SECONDS}s"
+)
 _CONFLICTS = {"40001", "40P01"}  #: serialization failure, deadlock: the loser repeats
 _MISSING = {"42P01", "42703", "3F000"}  #: undefined table, column, schema
 _NOT_GRANTED = "42501"  #: insufficient privilege
@@ -265,7 +269,7 @@ def _open_sqlite(url: URL, *, create: bool) -> Engine:
     if not in_memory:
         _check_file(url, Path(str(url.database)), create=create)
     pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
-    engine = create_engine(url, connect_args={"timeout": 10, "check_same_thread": False}, **pool)
+    engine = create_engine(url, connect_args={"timeout": _STATEMENT_SECONDS, "check_same_thread": False}, **pool)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

@@ -532,9 +532,10 @@ async def test_a_run_is_followed_through_bursts_of_refusals_and_lost_sessions(
     handle = await engine.start(view_of(ENDLESS), plenty)
     with capture_logs() as logs:
         following = asyncio.create_task(engine.follow(handle))
-        double.switch(unavailable={"status": 8})
+        double.switch(unavailable={"status": 1000})
         double.lose_sessions("EXECUTOR", "gone")
         await until(lambda: any(entry["event"] == "engine_lost" for entry in logs), seconds=60)
+        double.switch(unavailable={})
         await until(lambda: any(entry["event"] == "engine_back" for entry in logs), seconds=60)
         assert not following.done()
 
