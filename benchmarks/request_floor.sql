@@ -19,4 +19,4 @@ audited AS (
     SELECT job_id, 'request_cancellation', moved_from, state,
            '{"type": "api_user", "company_id": 1, "user_id": 7}', now() FROM moved
 )
-SELECT pg_notify('countermand', data_plane_id::text) FROM moved;
+SELECT pg_notify('countermand', data_plane_id::text || ' cancellations') FROM moved;

@@ -1,4 +1,4 @@
-"""Wake-ups: Postgres tells listeners that a plane has work. Only for speed; the poll is the truth."""
+"""Wake-ups: Postgres tells listeners that a plane has news. Only for speed; the poll is the truth."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +9,7 @@ from sqlalchemy import make_url
 
 from control_plane.errors import StoreUnavailable
 from control_plane.statements import CHANNEL
+from control_plane.work import News
 
 
 class Listener:
@@ -34,12 +35,13 @@ class Listener:
         except psycopg.Error as error:
             raise StoreUnavailable(f"no wake-ups: {str(error).strip()}") from error
 
-    def news(self) -> Iterator[UUID]:
-        """The planes that were told of since the last call; does not wait."""
+    def news(self) -> Iterator[tuple[UUID, News]]:
+        """The planes that were told of since the last call, and of what each has news; does not wait."""
         try:
             for notification in self._connection.notifies(timeout=0):
+                plane, _, news = notification.payload.partition(" ")
                 with suppress(ValueError):  # others may use the channel
-                    yield UUID(notification.payload)
+                    yield UUID(plane), News(news)
         except psycopg.Error as error:
             self.close()
             raise StoreUnavailable(f"no wake-ups: {str(error).strip()}") from error

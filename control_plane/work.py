@@ -1,5 +1,6 @@
 """What a plane's processes are given and say: jobs for executors, cancellations for cancellers."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -22,6 +23,13 @@ from control_plane.jobs import (
     check_evidence,
 )
 from control_plane.planes import Tracking
+
+
+class News(StrEnum):
+    """What a plane has news of: jobs that may be started, or cancellations that are to be seen to."""
+
+    JOBS = "jobs"
+    CANCELLATIONS = "cancellations"
 
 
 class Executor(Struct, frozen=True):

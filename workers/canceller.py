@@ -26,8 +26,9 @@ from workers.queue import CancellationQueue
 
 log = structlog.get_logger()
 
-#: By how much each pause between two looks is longer than the one before: what ends soon is seen soon.
-LOOK_LATER = 1.25
+#: The pause before the next look, as a part of the time that has passed without progress: so much later, at most, is an
+#: end seen than it was.
+LOOK_LATER = 0.1
 
 
 class Canceller:
@@ -197,7 +198,7 @@ class Canceller:
 
     async def observe_until_ended(self, cases: Sequence[Case]) -> None:
         """Look, settle what has ended, stop the rest again; until all is settled or looking brings no progress."""
-        open_, pause = list(cases), self._limits.look_seconds
+        open_ = list(cases)
         progress_at = extended_at = self._clock.monotonic()
         while open_:
             await self.look([case for case in open_ if not case.is_decided])
@@ -207,7 +208,7 @@ class Canceller:
             )
             left, now = self._leases.still_held(open_), self._clock.monotonic()
             if len(left) < len(open_):
-                progress_at, pause = now, self._limits.look_seconds
+                progress_at = now
             if now - progress_at >= self._limits.round_seconds:
                 left = await self._leases.postpone_all_but_absent(left)
             if now - extended_at >= self._limits.lease_seconds / 3:
@@ -218,8 +219,11 @@ class Canceller:
                 continue
             open_ = self._leases.still_held(left)
             await self.stop(open_)
-            await self._clock.pause(pause if open_ else 0)
-            pause = min(LOOK_LATER * pause, self._limits.look_at_most_seconds)
+            await self._clock.pause(self._pause_after(now - progress_at) if open_ else 0)
+
+    def _pause_after(self, seconds: float) -> float:
+        """How long to wait for the next look, so long after the latest progress."""
+        return min(max(LOOK_LATER * seconds, self._limits.look_seconds), self._limits.look_at_most_seconds)
 
     async def close_what_ended(self, cases: Sequence[Case]) -> bool:
         """Learn of what has ended whether it was closed, or close it; whether the next look can decide more."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from control_plane.errors import StoreUnavailable
+from control_plane.work import News
 from workers.clock import Clock
 from workers.duties import Duty, scheduled
 
@@ -19,6 +20,7 @@ log = structlog.get_logger()
 
 #: Of a process that a second signal ended before its drain had.
 EXIT_CUT_SHORT = 1
+NOTHING: Mapping[News, asyncio.Event] = {}
 STOPS = (signal.SIGTERM, signal.SIGINT)
 #: A signal that comes again so soon is an echo: ``timeout`` signals a process, and then its group.
 ECHO_SECONDS = 0.5
@@ -31,8 +33,8 @@ class Wakes(Protocol):
     def fileno(self) -> int:
         """The socket to wait on."""
 
-    def news(self) -> Iterator[UUID]:
-        """The planes that were told of."""
+    def news(self) -> Iterator[tuple[UUID, News]]:
+        """The planes that were told of, and of what each has news."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -51,20 +53,20 @@ class Daemon:
         work: Awaitable[None],
         *,
         duties: Sequence[Duty],
-        woken: Iterable[asyncio.Event] = (),
+        woken: Mapping[News, asyncio.Event] = NOTHING,
         planes: AbstractSet[UUID] = frozenset(),
         listen: Callable[[], Wakes] | None = None,
         reload: Callable[[], None] | None = None,
     ) -> None:
         """Do *work* until it ends by itself, with ticks and, where there are any, wake-ups for *planes*, a live set.
 
+        *woken*: the event that each kind of news sets.
         *reload* is called on SIGHUP, in the event loop. Whatever it raises is logged, and changes nothing.
         """
-        events = [*woken]
         scheduler = scheduled(duties)
-        listening = asyncio.create_task(self._listen(listen, events, planes)) if listen else None
+        listening = asyncio.create_task(self._listen(listen, woken, planes)) if listen else None
         try:
-            with self._signals([*events, *(duty.event for duty in duties)], reload):
+            with self._signals([*woken.values(), *(duty.event for duty in duties)], reload):
                 await work
         finally:
             scheduler.shutdown(wait=False)
@@ -106,7 +108,7 @@ class Daemon:
     # --- wake-ups ---
 
     async def _listen(
-        self, listen: Callable[[], Wakes], events: Sequence[asyncio.Event], planes: AbstractSet[UUID]
+        self, listen: Callable[[], Wakes], woken: Mapping[News, asyncio.Event], planes: AbstractSet[UUID]
     ) -> None:
         """Set the events on news of our planes. Lost wake-ups cost only time: the tick finds the work."""
         deaf = False
@@ -117,10 +119,10 @@ class Daemon:
                 deaf = deaf or self._tell_deaf(error)
                 await self._clock.pause(_LISTEN_AGAIN_SECONDS)
                 continue
-            for event in events:  # whatever was told of before we listened
+            for event in woken.values():  # whatever was told of before we listened
                 event.set()
             try:
-                await self._hear(wakes, events, planes)
+                await self._hear(wakes, woken, planes)
             except StoreUnavailable as error:
                 deaf = self._tell_deaf(error)
             finally:
@@ -130,7 +132,7 @@ class Daemon:
         log.warning("wake_ups_lost", error=error.message)
         return True
 
-    async def _hear(self, wakes: Wakes, events: Sequence[asyncio.Event], planes: AbstractSet[UUID]) -> None:
+    async def _hear(self, wakes: Wakes, woken: Mapping[News, asyncio.Event], planes: AbstractSet[UUID]) -> None:
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         descriptor = wakes.fileno()  # asked once: a connection that was lost has none
         loop.add_reader(descriptor, readable.set)
@@ -138,9 +140,9 @@ class Daemon:
             while True:
                 await readable.wait()
                 readable.clear()
-                if planes & set(wakes.news()):
-                    for event in events:
-                        event.set()
+                for news in {news for data_plane_id, news in wakes.news() if data_plane_id in planes}:
+                    if news in woken:
+                        woken[news].set()
         finally:
             loop.remove_reader(descriptor)
 

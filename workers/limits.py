@@ -18,7 +18,7 @@ class Limits:
     lease_seconds: float = 30.0
     drain_seconds: float = 20.0
     round_seconds: float = 3.0  #: how long a round looks without progress before it postpones
-    look_seconds: float = 0.02  #: the first pause between two looks; each further one is a quarter longer
+    look_seconds: float = 0.01  #: the first pauses between two looks; later ones are longer
     look_at_most_seconds: float = 0.5
     postpone_seconds: float = 1.0  #: after the first round; doubled by each further one
     postpone_at_most_seconds: float = 60.0

@@ -25,6 +25,7 @@ from control_plane.presence import Beat, Presences
 from control_plane.store import Store
 from control_plane.tally import Tally
 from control_plane.tokens import Caller, Tokens
+from control_plane.work import News
 
 log = structlog.get_logger()
 
@@ -74,7 +75,7 @@ class Desk:
     async def request_cancellation(self, job_id: UUID, caller: Caller, reason: str | None) -> Job:
         """Ask for a cancellation, together with whoever asks for one in the same moment."""
         job = await self._cancellations.ask(CancellationRequest(job_id, caller.source, reason, caller.scope))
-        self.wakeups.tell(job.data_plane_id)
+        self.wakeups.tell(job.data_plane_id, News.CANCELLATIONS)
         return job
 
     async def beat(self, beat: Beat) -> DataPlane:

@@ -20,7 +20,7 @@ from control_plane.lifecycle import JobState
 from control_plane.statements import ORDERS, Filters
 from control_plane.tokens import Caller, Permission
 from control_plane.wire import CancellationProgress, CancellationReason, Events, Evidence, JobSubmission, Page
-from control_plane.work import Claim, Executor, Settlement, check_executor, signed
+from control_plane.work import Claim, Executor, News, Settlement, check_executor, signed
 
 JobId = Annotated[UUID, PathParameter(description="The job's id.")]
 
@@ -112,7 +112,7 @@ async def submit_job(
     fields = msgspec.structs.asdict(data) | {"idempotency_key": data.idempotency_key or key, "input": data.input or {}}
     caller = caller_of(request)
     job = await desk.call(desk.intake(caller).submit, NewJob(**fields), caller.source)
-    desk.wakeups.tell(job.data_plane_id)
+    desk.wakeups.tell(job.data_plane_id, News.JOBS)
     return job
 
 

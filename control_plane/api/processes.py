@@ -52,6 +52,7 @@ from control_plane.work import (
     Attendance,
     Claim,
     Executor,
+    News,
     Settled,
     check_executor,
     signed,
@@ -286,7 +287,7 @@ async def confirm_closed(request: AnyRequest, desk: GivenDesk, data_plane_id: Pl
     check_bound(caller_of(request), data_plane_id)
     own = await _own_ids(desk, data_plane_id, data.epochs)
     closed = await desk.call(desk.dispatch.confirm_closed, {job_id: data.epochs[job_id] for job_id in own})
-    desk.wakeups.tell(data_plane_id)
+    desk.wakeups.tell(data_plane_id, News.CANCELLATIONS)
     return Jobs(closed)
 
 

@@ -18,6 +18,7 @@ import structlog
 from control_plane.errors import StoreUnavailable
 from control_plane.jobs import JobType
 from control_plane.notify import Listener
+from control_plane.work import News
 
 log = structlog.get_logger()
 
@@ -38,6 +39,11 @@ class Wish(NamedTuple):
 
     cancellations: bool = False
     jobs: frozenset[JobType] = frozenset()
+
+    @property
+    def news(self) -> News:
+        """What wakes it; who wishes for nothing waits to be told what to close."""
+        return News.JOBS if self.jobs else News.CANCELLATIONS
 
 
 class Work(NamedTuple):
@@ -111,16 +117,16 @@ class Wakeups:
         self._ended = 0  #: the latest look that has ended
         self.stopping = False
 
-    def tell(self, data_plane_id: UUID) -> None:
-        """The plane has news."""
+    def tell(self, data_plane_id: UUID, news: News) -> None:
+        """The plane has news of that."""
         if plane := self._planes.get(data_plane_id):
-            plane.wake(lambda _: True, self._begun)
+            plane.wake(lambda poll: poll.wish.news is news, self._begun)
 
     def stop(self) -> None:
         """Let everybody go, and hold nobody from now on: the server ends."""
         self.stopping = True
-        for data_plane_id in self._planes:
-            self.tell(data_plane_id)
+        for plane in self._planes.values():
+            plane.wake(lambda _: True, self._begun)
 
     async def poll(
         self,
@@ -253,8 +259,8 @@ class Wakeups:
             while True:
                 await readable.wait()
                 readable.clear()
-                for data_plane_id in listener.news():
-                    self.tell(data_plane_id)
+                for data_plane_id, news in listener.news():
+                    self.tell(data_plane_id, news)
         finally:
             loop.remove_reader(descriptor)
             listener.close()

@@ -28,8 +28,9 @@ from control_plane.schema import (
     Document,
     Moment,
 )
+from control_plane.work import News
 
-CHANNEL = "countermand"  #: where Postgres tells of new work; the payload is the plane's id
+CHANNEL = "countermand"  #: where Postgres tells of new work; the payload is the plane's id, and of what it has news
 
 
 class _JsonArray(Text):
@@ -240,9 +241,9 @@ def now() -> ColumnElement[Any]:
     return func.coalesce(bindparam("clock", None, type_=Moment), _DatabaseTime(), type_=Moment)
 
 
-def woken(plane: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Tells the listeners that the plane has news; once a transaction, however often it is said."""
-    return _Woken(literal(CHANNEL, Text), cast(plane, Text)).label("woken")
+def woken(plane: ColumnElement[Any], news: News) -> ColumnElement[Any]:
+    """Tells the listeners what the plane has news of; once a transaction, however often it is said."""
+    return _Woken(literal(CHANNEL, Text), cast(plane, Text) + literal(f" {news}", Text)).label("woken")
 
 
 def locked(name: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -33,6 +33,7 @@ from control_plane.schema import (
 )
 from control_plane.statements.chains import Chain, actor, audited, move
 from control_plane.statements.elements import among, now, rows, woken
+from control_plane.work import News
 
 _CLAIM = (
     jobs.c.job_id,
@@ -152,7 +153,7 @@ def _confirmed(*conditions: ColumnElement[bool]) -> Chain:
         .values(executor_closed_at=now())
         .returning(jobs.c.job_id, jobs.c.data_plane_id)
     )
-    return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id)))
+    return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id, News.CANCELLATIONS)))
 
 
 @lru_cache
@@ -249,7 +250,7 @@ def hint() -> Chain:
         .values(updated_at=now())
         .returning(jobs.c.job_id, jobs.c.data_plane_id)
     )
-    return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id)))
+    return Chain(first, (_made_due,), lambda closed: select(closed, woken(closed.c.data_plane_id, News.CANCELLATIONS)))
 
 
 @lru_cache

@@ -37,6 +37,7 @@ from control_plane.schema import (
 )
 from control_plane.statements.chains import MOVED, Chain, actor, audited, move, settled_now
 from control_plane.statements.elements import among, json_object, now, rows, woken
+from control_plane.work import News
 
 
 @lru_cache
@@ -72,8 +73,8 @@ def start_tracked() -> Chain:
 
 @lru_cache
 def wake_plane() -> Select[Any]:
-    """Tell the listeners that ``:plane`` has work."""
-    return select(woken(bindparam("plane", type_=Text)))
+    """Tell the listeners that ``:plane`` has a job to start."""
+    return select(woken(bindparam("plane", type_=Text), News.JOBS))
 
 
 def _job_document(job: FromClause, cancellation: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -235,7 +236,7 @@ def _as_requested(moved: FromClause, wanted: FromClause) -> Select[Any]:
     }
     empty = {name: cast(null(), cancellations.c[name].type) for name in Cancellation.__struct_fields__}
     document = _job_document(moved, _cancellation_document(empty | given))
-    return select(moved.c.job_id, document, woken(moved.c.data_plane_id)).select_from(
+    return select(moved.c.job_id, document, woken(moved.c.data_plane_id, News.CANCELLATIONS)).select_from(
         moved.join(wanted, wanted.c.job_id == moved.c.job_id)
     )
 

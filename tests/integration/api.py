@@ -106,7 +106,7 @@ class Api:
     async def until_waiting(self, plane: DataPlane, polls: int = 1) -> None:
         """Come back once so many long polls of the plane have looked, have found nothing, and wait for news."""
         async with asyncio.timeout(ALLOWED_SECONDS):
-            while len([poll for poll in self._polls(plane) if poll.woken._waiters]) < polls:
+            while len([poll for poll in self._polls(plane) if poll.woken._waiters and not poll.woken.is_set()]) < polls:
                 await checkpoint()
 
     def _polls(self, plane: DataPlane) -> Iterable[Any]:

@@ -19,7 +19,7 @@ from control_plane.jobs import FailureCause, Handle, Job, JobType
 from control_plane.planes import DataPlane
 from control_plane.store import Store
 from control_plane.tokens import Permission
-from control_plane.work import Assignment, Claim
+from control_plane.work import Assignment, Claim, News
 from tests.integration.api import (
     EVERY_PERMISSION,
     Api,
@@ -339,7 +339,7 @@ async def test_a_long_poll_ends_when_its_token_is_revoked(api: Api, monkeypatch:
     await api.until_waiting(plane)
 
     api.desk.tokens.revoke(UUID(process.token.split("_")[1]))
-    api.desk.wakeups.tell(plane.data_plane_id)
+    api.desk.wakeups.tell(plane.data_plane_id, News.CANCELLATIONS)
 
     assert (await soon(waiting)).status_code == 401
 

@@ -10,6 +10,7 @@ from sqlalchemy import event
 from control_plane.jobs import JobType
 from control_plane.planes import DataPlane
 from control_plane.store import Store
+from control_plane.work import News
 from tests.integration.api import Api, Bearer, plane_path, served, soon
 from tests.integration.given import EXECUTOR, Given
 
@@ -111,6 +112,28 @@ async def test_jobs_that_a_waiting_executor_cannot_run_are_not_looked_at_again_a
     waiting.cancel()
 
 
+async def test_news_of_cancellations_makes_nobody_look_for_jobs_and_the_other_way_round(api: Api) -> None:
+    plane, process = api.given.plane, api.process()
+    for_jobs = asyncio.create_task(claim_jobs(process, plane, list(JobType)))
+    for_cancellations = asyncio.create_task(claim(process, plane))
+    await api.until_waiting(plane, 2)
+    told = Statements(api.given.store)
+
+    api.desk.wakeups.tell(plane.data_plane_id, News.JOBS)
+    await api.until_waiting(plane, 2)
+    looked_for_jobs = told.seen[:]
+    told.seen.clear()
+    api.desk.wakeups.tell(plane.data_plane_id, News.CANCELLATIONS)
+    await api.until_waiting(plane, 2)
+
+    assert any("UPDATE jobs" in statement for statement in looked_for_jobs)
+    assert not any("cancellations" in statement for statement in looked_for_jobs)
+    assert any("UPDATE cancellations" in statement for statement in told.seen)
+    assert not any("UPDATE jobs" in statement for statement in told.seen)
+    for poll in (for_jobs, for_cancellations):
+        poll.cancel()
+
+
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +167,7 @@ async def test_a_poll_of_a_quiet_plane_asks_the_database_nothing(api: Api) -> No
 
     assert told.seen == []
     claimed = api.given.requested()
-    api.desk.wakeups.tell(api.given.plane.data_plane_id)
+    api.desk.wakeups.tell(api.given.plane.data_plane_id, News.CANCELLATIONS)
     assert await soon(asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED))
     assert [claimed.job_id] in [poll.result() for poll in (first, second) if poll.done()]
     api.desk.wakeups.stop()
@@ -157,7 +180,7 @@ async def test_news_between_two_polls_is_looked_for_at_the_start_of_the_next(api
     await api.desk.look_for_all()
 
     claimed = api.given.requested()
-    api.desk.wakeups.tell(api.given.plane.data_plane_id)
+    api.desk.wakeups.tell(api.given.plane.data_plane_id, News.CANCELLATIONS)
 
     assert await soon(claim(process, api.given.plane)) == [claimed.job_id]
 
@@ -170,7 +193,7 @@ async def test_news_that_comes_during_a_look_is_not_forgotten_by_it(api: Api) ->
     async def find_and_be_told(*asked: Sequence[UUID]) -> object:
         found = find(*asked)  # sees nothing of what comes now
         api.given.requested()
-        api.desk.wakeups.tell(api.given.plane.data_plane_id)
+        api.desk.wakeups.tell(api.given.plane.data_plane_id, News.CANCELLATIONS)
         return found
 
     await api.desk.wakeups.look_for_all(find_and_be_told)  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ from control_plane.errors import StoreUnavailable
 from control_plane.intake import CancellationRequest
 from control_plane.jobs import Process
 from control_plane.notify import Listener, can_listen
+from control_plane.planes import DataPlane
 from control_plane.store import Store
-from control_plane.work import Executor
+from control_plane.work import Executor, News
 from tests.databases import Databases
 from tests.integration.given import EXECUTOR, VIEW_RESULT, Given
 from tests.postgres import Postgres
@@ -36,16 +37,20 @@ def listener(given: Given, url: str) -> Iterator[Listener]:
     opened.close()
 
 
-def heard(listener: Listener, given: Given) -> list[UUID]:
+def heard(listener: Listener, given: Given) -> list[tuple[UUID, News]]:
     """Every wake-up until now: those before a last one, which is sent here to mark the end."""
     end = given.new_plane().data_plane_id
     given.store.perform(statements.wake_plane(), plane=str(end))
-    planes: list[UUID] = []
-    while end not in planes:
+    news: list[tuple[UUID, News]] = []
+    while (end, News.JOBS) not in news:
         readable, _, _ = select.select([listener.fileno()], [], [], PATIENCE_SECONDS)
         assert readable, "the wake-up was lost"
-        planes.extend(listener.news())
-    return planes[:-1]
+        news.extend(listener.news())
+    return news[:-1]
+
+
+def cancellations_of(plane: DataPlane) -> tuple[UUID, News]:
+    return plane.data_plane_id, News.CANCELLATIONS
 
 
 def test_postgres_has_wake_ups_and_sqlite_has_none(url: str) -> None:
@@ -59,7 +64,7 @@ def test_a_request_wakes_the_listeners_of_its_plane_once(given: Given, url: str)
 
     given.request(claim.job_id)
 
-    assert [heard(listener, given)[:1] for listener in listeners] == [[given.plane.data_plane_id]] * 2
+    assert [heard(listener, given)[:1] for listener in listeners] == [[cancellations_of(given.plane)]] * 2
     for listener in listeners:
         listener.close()
 
@@ -86,14 +91,14 @@ def test_a_batch_wakes_each_plane_once(given: Given, url: str) -> None:
         [CancellationRequest(job_id, Process("bulk")) for job_id in jobs],
     )
 
-    assert sorted(heard(listener, given)) == sorted([given.plane.data_plane_id, other.data_plane_id])
+    assert sorted(heard(listener, given)) == sorted([cancellations_of(given.plane), cancellations_of(other)])
     listener.close()
 
 
 def test_a_submission_wakes_its_plane_once(given: Given, listener: Listener) -> None:
     given.pending()
 
-    assert heard(listener, given) == [given.plane.data_plane_id]
+    assert heard(listener, given) == [(given.plane.data_plane_id, News.JOBS)]
 
 
 def test_a_confirmed_closing_wakes_its_plane_once_for_all_its_jobs(given: Given, url: str) -> None:
@@ -102,7 +107,7 @@ def test_a_confirmed_closing_wakes_its_plane_once_for_all_its_jobs(given: Given,
 
     given.dispatch.confirm_closed({claim.job_id: claim.epoch for claim in claims})
 
-    assert heard(listener, given) == [given.plane.data_plane_id]
+    assert heard(listener, given) == [cancellations_of(given.plane)]
     listener.close()
 
 
@@ -112,7 +117,7 @@ def test_a_later_start_of_an_executor_wakes_the_plane_of_what_it_confirms(given:
 
     given.dispatch.confirm_lower_incarnations(Executor(EXECUTOR.executor_id, 2))
 
-    assert heard(listener, given) == [given.plane.data_plane_id]
+    assert heard(listener, given) == [cancellations_of(given.plane)]
     listener.close()
 
 
@@ -122,7 +127,7 @@ def test_a_failure_that_is_only_a_hint_wakes_its_plane(given: Given, url: str) -
 
     given.fail(claim)
 
-    assert heard(listener, given) == [given.plane.data_plane_id]
+    assert heard(listener, given) == [cancellations_of(given.plane)]
     listener.close()
 
 
@@ -158,7 +163,7 @@ def test_what_others_send_on_the_channel_is_no_wake_up_and_harms_nobody(given: G
     given.store.perform(statements.wake_plane(), plane="not a plane")
     given.store.perform(statements.wake_plane(), plane=str(given.plane.data_plane_id))
 
-    assert heard(listener, given) == [given.plane.data_plane_id]
+    assert heard(listener, given) == [(given.plane.data_plane_id, News.JOBS)]
 
 
 def test_a_server_that_is_not_there_is_called_unavailable(own_postgres: Postgres) -> None:

@@ -17,6 +17,7 @@ import asyncio
 import structlog
 from config.logging import configure_logging
 from workers.clock import Clock
+from control_plane.work import News
 from workers.daemon import Daemon
 
 log = structlog.get_logger()
@@ -30,7 +31,7 @@ async def main():
             wake.clear()
         log.info("ended")
     {reload}
-    await daemon.run(work(), duties=[], woken=[wake], reload=reload)
+    await daemon.run(work(), duties=[], woken={{News.CANCELLATIONS: wake}}, reload=reload)
 
 configure_logging("info", "json")
 asyncio.run(main())

@@ -10,6 +10,7 @@ from control_plane.api.app import REQUEST_SECONDS
 from control_plane.api.wakeups import _LOOKS_AT_ONCE, Wakeups, Wish, _together
 from control_plane.jobs import JobType
 from control_plane.process_wire import LONGEST_WAIT_SECONDS
+from control_plane.work import News
 
 
 @pytest.mark.parametrize("now", [100.0, 100.001, 100.999])
@@ -49,7 +50,7 @@ def test_of_a_planes_many_polls_a_few_look_at_a_time_and_all_in_turn() -> None:
             while looks < 50:
                 await checkpoint()
             while not all(poll.done() for poll in polls):
-                wakeups.tell(plane)
+                wakeups.tell(plane, News.JOBS)
                 await checkpoint()
 
     async def stay() -> None:

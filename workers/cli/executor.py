@@ -219,6 +219,7 @@ async def _run_until_stopped(
     ticks: "Ticks",
     reread: Rereading | None,
 ) -> None:
+    from control_plane.work import News
     from workers.duties import Duty
 
     await daemon.run(
@@ -228,7 +229,7 @@ async def _run_until_stopped(
             Duty("attend", ticks.attend, settings.worker.poll_seconds),
             Duty("heartbeat", ticks.heartbeat, HEARTBEAT_SECONDS),
         ],
-        woken=[ticks.claim, ticks.attend],
+        woken={News.JOBS: ticks.claim, News.CANCELLATIONS: ticks.attend},
         planes=frozenset({reached.plane.data_plane_id}),
         listen=reached.listen,
         reload=reloader(settings, reread, lambda read: executor.limit(_limits_of(read.executor))),

@@ -67,6 +67,7 @@ async def run_worker(settings: "Settings", names: Sequence[str], *, reread: Rere
     from structlog.contextvars import bind_contextvars
 
     from control_plane.dispatch import Dispatch
+    from control_plane.work import News
     from workers.cli.adapters import adapter_maker
     from workers.clock import Clock
     from workers.daemon import Daemon
@@ -94,7 +95,7 @@ async def run_worker(settings: "Settings", names: Sequence[str], *, reread: Rere
         await daemon.run(
             rounds.run(stopping=daemon.stopping, wake=wake, beat=beat),
             duties=[Duty("poll", wake, own.poll_seconds), Duty("heartbeat", beat, HEARTBEAT_SECONDS)],
-            woken=[wake],
+            woken={News.CANCELLATIONS: wake},
             planes=rounds.planes,
             listen=listener_of(settings.database_url),
             reload=reloader(settings, reread, lambda read: rounds.limit(limits_of(read))),

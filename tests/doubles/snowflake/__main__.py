@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="DuckDB's; 1 lets each query burn its own thread alone")
     parser.add_argument("--memory-limit", default="1GB", help="DuckDB's")
     parser.add_argument("--capacity", type=int, default=1000, help="queries that COMPUTE_WH runs at a time")
+    sys.setswitchinterval(0.0005)  # whoever asks for a status does not wait for a statement's thread
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(parser.parse_args(arguments)))
     os._exit(0)  # queries that still run have threads, and nobody waits for them; the computing process ends by itself
