@@ -53,6 +53,10 @@ class Run(Struct, frozen=True):
     owner: Owner | None = None  #: to whom it belongs, where it was started elsewhere
 
 
+class ClosedWork(Work, frozen=True):
+    """A work of which nothing can start any more: whatever one complete listing has shown is all that there will be."""
+
+
 class Trouble(Struct, frozen=True):
     """Why a listing proves nothing: the reason to wait, and one sentence."""
 
@@ -93,6 +97,9 @@ class Adapter(Protocol):
 
     async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
         """Each job's runs, by handle and by tag; never a run of another job. Statuses as the engine lists them.
+
+        Of a :class:`ClosedWork` a listing may be made of what an earlier one, begun when it was closed already, has
+        shown, and of what became of those runs.
 
         A tracked work is found by its handle alone, whose name is as somebody gave it; the run bears the whole handle,
         its own tag, and its owner. None, in a complete listing, where the engine knows no run of that name.

@@ -160,7 +160,7 @@ class Canceller:
     async def find(self, cases: Sequence[Case]) -> Sequence[Case]:
         """List each job's runs; answers the cases, now with their listings."""
         if cases:
-            listings = await self._adapter.find([case.assignment.work for case in cases])
+            listings = await self._adapter.find([case.work for case in cases])
             for case in cases:
                 case.listing = listings.get(case.job_id, Listing())
         return cases

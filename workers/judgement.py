@@ -11,10 +11,10 @@ from uuid import UUID
 
 import msgspec
 
-from adapters.base import ENDED, Listing, Run, RunStatus, StopAnswer
+from adapters.base import ENDED, ClosedWork, Listing, Run, RunStatus, StopAnswer
 from control_plane.jobs import Closure, Handle, Outcome, Receipt, Rung, Waiting
 from control_plane.planes import Owner
-from control_plane.work import Assignment
+from control_plane.work import Assignment, Work
 
 UNLISTED = Listing()  #: nothing has been asked yet
 LADDER = (Rung.ASK, Rung.INSIST, Rung.FORCE)
@@ -83,6 +83,14 @@ class Case:
             first_stop_at=assignment.first_stop_at,
             lease_ends=lease_ends,
         )
+
+    @property
+    def work(self) -> Work:
+        """The work as an adapter is asked about it; closed, and running when it was last seen, it is asked about often."""
+        work = self.assignment.work
+        if self.closure is None or work.tracked is not None or not self.active:
+            return work
+        return ClosedWork(**msgspec.structs.asdict(work))
 
     @property
     def active(self) -> tuple[Run, ...]:

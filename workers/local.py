@@ -48,6 +48,8 @@ def threads(count: int) -> HandOff:
 class LocalCancellations:
     """:class:`workers.queue.CancellationQueue` over the store."""
 
+    waits = False
+
     def __init__(self, dispatch: Dispatch, hand_off: HandOff) -> None:
         self._dispatch = dispatch
         self._hand_off = hand_off

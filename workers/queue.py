@@ -29,12 +29,14 @@ from control_plane.work import (
 class CancellationQueue(Protocol):
     """What a canceller asks of the control plane."""
 
+    waits: bool  #: a claim that finds nothing waits for work; else whoever asks does
+
     async def claim(
         self, room: Mapping[UUID, int], *, worker: str, lease_seconds: float, lease: UUID
     ) -> list[Assignment]:
         """Due cancellations, oldest first, at most as many a plane as *room* says; each is a round begun.
 
-        It may wait until there are some. Repeated with its *lease*, it answers what the first call had claimed.
+        Repeated with its *lease*, it answers what the first call had claimed.
         """
 
     async def extend(self, holds: Sequence[Hold], *, lease_seconds: float) -> list[Hold]:

@@ -44,6 +44,8 @@ class RemoteCancellations:
     Its claims wait for work until *stopping* is set.
     """
 
+    waits = True
+
     def __init__(
         self,
         line: PlaneLine,

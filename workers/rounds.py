@@ -81,7 +81,7 @@ class Rounds:
             await self._drain()
 
     async def _claim_and_work(self, wake: asyncio.Event, stopping: asyncio.Event) -> None:
-        """A claim that brings something is followed by the next; one that does not may itself have waited."""
+        """A claim is followed at once by the next where there may be more, or where that one waits by itself."""
         while not stopping.is_set():
             wake.clear()
             if not await self._claim():
@@ -128,7 +128,7 @@ class Rounds:
     # --- claiming ---
 
     async def _claim(self) -> bool:
-        """Claim once for all planes and begin working; whether there was anything to claim."""
+        """Claim once for all planes and begin working; whether to claim again at once."""
         room = {plane: canceller.room for plane, canceller in self._cancellers.items()}
         if not any(room.values()):
             return False
@@ -140,7 +140,8 @@ class Rounds:
             claimed[assignment.data_plane_id].append(assignment)
         for plane, assignments in claimed.items():
             self._begin(plane, assignments)
-        return bool(claimed)
+        is_full = any(len(assignments) >= room[plane] for plane, assignments in claimed.items())
+        return is_full or (self._queue.waits and bool(claimed))
 
     def _begin(self, plane: UUID, assignments: list[Assignment]) -> None:
         canceller = self._cancellers[plane]

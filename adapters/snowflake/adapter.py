@@ -11,10 +11,11 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from adapters.base import ENDED, Check, Listing, Run, StopAnswer, Trouble
+from adapters.base import ENDED, Check, ClosedWork, Listing, Run, StopAnswer, Trouble
 from adapters.registry import Surroundings
 from adapters.snowflake.account import Account, SignIn
 from adapters.snowflake.canary import Canary
+from adapters.snowflake.closed import ClosedWorks
 from adapters.snowflake.history import Entry, History, Reading
 from adapters.snowflake.line import NO_WAREHOUSE, Identity, Line, LineError, literal
 from adapters.snowflake.listings import (
@@ -76,6 +77,7 @@ class SnowflakeAdapter:
         plane = f"{installation}:{data_plane_id}"
         self._executor_user = executor_user and executor_user.upper()
         self._line = Line(account, sign_in, timeout_seconds=timeout_seconds, tag=f"countermand-worker:{plane}")
+        self._closed = ClosedWorks()
         self._warehouse = account.warehouse
         self._history = History(self._line, prefix=f"countermand:{plane}:", warehouse=account.warehouse)
         self._writing = Line(
@@ -98,7 +100,7 @@ class SnowflakeAdapter:
         here = await self._line.identity()
         elsewhere = {work.job_id: Listing(trouble=why) for work in works if (why := mistaken(work, here)) is not None}
         left = [work for work in works if work.job_id not in elsewhere]
-        fates = await self._line.fates(named(left))
+        fates = await self._line.fates(self._ids_of(left, here))
         owned, tracked = await asyncio.gather(
             self._list_own([work for work in left if work.tracked is None], fates, here),
             self._list_tracked([work for work in left if work.tracked is not None], fates, here),
@@ -110,20 +112,42 @@ class SnowflakeAdapter:
         """Whose queries the plane's jobs are; a name of one's own may be written otherwise than it was signed in by."""
         return self._executor_user or here.user
 
+    def _ids_of(self, works: Sequence[Work], here: Identity) -> set[str]:
+        """The queries that they are known to have."""
+        readings = [reading for work in works if (reading := self._closed.reading_of(work, here)) is not None]
+        return named(works) | {entry.query_id for reading in readings for entry in reading.entries}
+
     async def _list_own(self, works: Sequence[Work], fates: Mapping[str, Fate], here: Identity) -> dict[UUID, Listing]:
-        """Where the recorded query is known to be active, nothing else has to be known yet: the history can wait."""
-        found = {work.job_id: active_listing(work, fates, here) for work in works}
-        active = {job_id: listing for job_id, listing in found.items() if listing is not None}
-        unclear = [work for work in works if work.job_id not in active]
-        if not unclear:
-            return active
+        found = {work.job_id: self._list_without_history(work, fates, here) for work in works}
+        clear = {job_id: listing for job_id, listing in found.items() if listing is not None}
+        unclear = [work for work in works if work.job_id not in clear]
+        return clear | (await self._list_by_history(unclear, fates, here) if unclear else {})
+
+    def _list_without_history(self, work: Work, fates: Mapping[str, Fate], here: Identity) -> Listing | None:
+        """Where nothing can start any more, what was read is enough.
+
+        And where something can, and the recorded query is known to be active, nothing else has to be known yet.
+        """
+        reading = self._closed.reading_of(work, here)
+        if reading is None:
+            return None if isinstance(work, ClosedWork) else active_listing(work, fates, here)
+        listing = own_listing(work, reading, fates, here, None)
+        self._closed.note(work, reading, listing, here)
+        return listing
+
+    async def _list_by_history(
+        self, unclear: Sequence[Work], fates: Mapping[str, Fate], here: Identity
+    ) -> dict[UUID, Listing]:
         reading = await self._history.of_user(
             self._user(here), tags={work.tag for work in unclear}, query_ids=named(unclear), since=since(unclear)
         )
         listed = {entry.query_id for entry in reading.entries}
         more = {**fates, **await self._line.fates(listed - fates.keys())}
         incomplete = self._incomplete(reading, here)
-        return active | {work.job_id: own_listing(work, reading, more, here, incomplete) for work in unclear}
+        listings = {work.job_id: own_listing(work, reading, more, here, incomplete) for work in unclear}
+        for work in unclear:
+            self._closed.note(work, reading, listings[work.job_id], here)
+        return listings
 
     def _incomplete(self, reading: Reading, here: Identity) -> Trouble | None:
         """Why this reading may lack a query of the executor's: then absence is no evidence."""

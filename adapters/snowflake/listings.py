@@ -69,14 +69,20 @@ def as_run(
         handle=Handle(ENGINE, here.incarnation, query_id),
         status=fate.run_status,
         word=fate.word,
-        ended_at=entry.ended_at if entry is not None and fate.run_status in ENDED else None,
+        ended_at=_end_of(fate, entry),
     )
+
+
+def _end_of(fate: Fate, entry: Entry | None) -> datetime | None:
+    """By its status, or where that does not tell it, by the history."""
+    if fate.run_status not in ENDED:
+        return None
+    return fate.ended_at or (entry.ended_at if entry is not None else None)
 
 
 def seen_again(run: Run, fate: Fate, entry: Entry | None) -> Run:
     """The run as its status tells now; its tag and its owner as the history does, where that knows it."""
-    ended_at = entry.ended_at if entry is not None and fate.run_status in ENDED else None
-    now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=ended_at)
+    now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=_end_of(fate, entry))
     return now if entry is None or run.owner is not None else structs.replace(now, tag=entry.tag)
 
 

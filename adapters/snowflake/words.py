@@ -4,6 +4,7 @@ The connector's own ``is_still_running`` is no help: it says False of ABORTING, 
 DISCONNECTED, which a closed client connection reports (measured with snowflake-connector-python 5.2.0).
 """
 
+from datetime import datetime
 from typing import NamedTuple
 
 from adapters.base import RunStatus
@@ -18,11 +19,12 @@ STOPPED_BY = frozenset({604, 630})
 
 
 class Fate(NamedTuple):
-    """A query's status, and the error with which it ended."""
+    """A query's status, the error with which it ended, and when, by Snowflake's clock; None where that was not told."""
 
     status: str
     code: int | None = None
     message: str = ""
+    ended_at: datetime | None = None
 
     @property
     def run_status(self) -> RunStatus:

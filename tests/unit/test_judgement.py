@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
-from adapters.base import Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.base import ClosedWork, Listing, Run, RunStatus, StopAnswer, Trouble
 from control_plane.jobs import Closure, Handle, JobType, Outcome, Process, Rung, Waiting
 from control_plane.planes import Tracking
 from control_plane.work import Assignment, Work
@@ -296,3 +297,23 @@ def test_a_receipt_names_the_engines_word_and_time_the_closure_and_the_rung() ->
     assert (receipt.outcome, receipt.closure, receipt.rung) == (Outcome.STOPPED, Closure.EXECUTOR_CLOSED, Rung.INSIST)
     assert (receipt.engine_status, receipt.engine_ended_at, receipt.handle) == ("STOPPED", NOW, HANDLE)
     assert (receipt.engine, receipt.incarnation, receipt.tag, receipt.worker) == ("duckdb", "7", TAG, "w1")
+
+
+@pytest.mark.parametrize(
+    ("closure", "status", "tracked", "is_closed"),
+    [
+        (Closure.EXECUTOR_CLOSED, RunStatus.ACTIVE, None, True),
+        (Closure.ENGINE_CLOSED, RunStatus.ACTIVE, None, True),
+        (None, RunStatus.ACTIVE, None, False),
+        (Closure.EXECUTOR_CLOSED, RunStatus.STOPPED, None, False),
+        (Closure.SINGLE_RUN, RunStatus.ACTIVE, Tracking(users=["DBT"]), False),
+    ],
+)
+def test_an_adapter_is_told_that_nothing_more_of_a_running_job_can_start(
+    closure: Closure | None, status: RunStatus, tracked: Tracking | None, is_closed: bool
+) -> None:
+    given = case(closure=closure, tracked=tracked)
+    given.listing = shown(run(status))
+
+    assert isinstance(given.work, ClosedWork) is is_closed
+    assert msgspec.structs.asdict(given.work) == msgspec.structs.asdict(given.assignment.work)

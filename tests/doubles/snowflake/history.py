@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from typing import Any
 
 from tests.doubles.snowflake.account import Account, meant
@@ -75,17 +76,24 @@ class History:
         With END_TIME_RANGE_END there are no running queries.
         """
         limit = self._limited(_limit(arguments))
-        seen = [query for query in self._queries.everything() if self._shows(session, query) and self._entered(query)]
-        chosen = [query for query in seen if _concerns(query, session, function, arguments)]
-        ordered = sorted(chosen, key=self._sort_key, reverse=True)
+        asked = [query for query in self._queries.everything() if _concerns(query, session, function, arguments)]
+        sees = cache(partial(may_see, self._account, self._faults.now, session))
+        seen = [query for query in asked if sees(query.user, query.warehouse) and self._is_listed(query)]
+        ordered = sorted(seen, key=self._sort_key, reverse=True)
         return [self._row(query) for query in _in_range(ordered, arguments, self._known_end)][:limit]
 
     def _sees(self, session: Session, query: Query) -> bool:
-        return may_see(self._account, self._faults.now, session, query)
+        return may_see(self._account, self._faults.now, session, query.user, query.warehouse)
 
     def _shows(self, session: Session, query: Query) -> bool:
-        hidden = {query.query_id, query.tag} & self._faults.now.hidden
-        return not hidden and self._sees(session, query)
+        return not self._is_hidden(query) and self._sees(session, query)
+
+    def _is_hidden(self, query: Query) -> bool:
+        hidden = self._faults.now.hidden
+        return query.query_id in hidden or query.tag in hidden
+
+    def _is_listed(self, query: Query) -> bool:
+        return not self._is_hidden(query) and datetime.now(UTC) >= query.submitted_at + self._lag()
 
     def _limited(self, asked: int) -> int:
         limit = self._faults.now.listing_limit
@@ -115,9 +123,6 @@ class History:
 
     def _lag(self) -> timedelta:
         return timedelta(seconds=self._faults.now.history_lag_seconds)
-
-    def _entered(self, query: Query) -> bool:
-        return datetime.now(UTC) >= query.submitted_at + self._lag()
 
     def _known_end(self, query: Query) -> datetime | None:
         ended_at = query.ended_at

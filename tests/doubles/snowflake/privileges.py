@@ -31,10 +31,13 @@ def may_end_session(account: Account, faults: Faults, session: Session, user: st
     return session.user not in faults.denied and account.may(session.role, ("OWNERSHIP",), "USER", user)
 
 
-def may_see(account: Account, faults: Faults, session: Session, query: Query) -> bool:
-    """The same user, or MONITOR, OPERATE or OWNERSHIP on the warehouse; others' queries are left out in silence."""
-    if query.user == session.user:
+def may_see(account: Account, faults: Faults, session: Session, user: str, warehouse: str | None) -> bool:
+    """Queries of the same user, or with MONITOR, OPERATE or OWNERSHIP on the warehouse that they ran on.
+
+    Others' are left out in silence.
+    """
+    if user == session.user:
         return True
     if session.user in faults.blind:
         return False
-    return account.may(session.role, ("MONITOR", "OPERATE", "OWNERSHIP"), "WAREHOUSE", query.warehouse)
+    return account.may(session.role, ("MONITOR", "OPERATE", "OWNERSHIP"), "WAREHOUSE", warehouse)

@@ -65,6 +65,13 @@ def computes(tree: exp.Expr) -> bool:
     return not isinstance(tree, (exp.Drop, exp.Use)) and not (isinstance(tree, exp.Create) and tree.expression is None)
 
 
+def columns_named(tree: exp.Expr) -> set[str] | None:
+    """The columns that the statement names; None where it asks for all that there are."""
+    if any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
+        return None
+    return {column.name.upper() for column in tree.find_all(exp.Column)} or None
+
+
 def quoted_names(tree: exp.Expr) -> set[str]:
     """The names that keep their small letters."""
     return {name.name for name in tree.find_all(exp.Identifier) if name.args.get("quoted")}

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 from msgspec import structs
 
-from adapters.base import Run, RunStatus, StopAnswer
+from adapters.base import ClosedWork, Run, RunStatus, StopAnswer
 from adapters.registry import Surroundings, adapter_factory
+from adapters.snowflake.line import _fate, fate_by_public_calls, sign_in
 from control_plane.errors import BadInput
 from control_plane.ids import new_id
 from control_plane.jobs import Handle, Rung, Waiting, work_tag
@@ -30,6 +31,10 @@ HOSTILE = ["", "x", "'; DROP TABLE T; --", "01b2c3d4-0000-1234-0000-00001234567"
 def active_in(double: SnowflakeDouble) -> set[str]:
     """The queries that have not ended, by their ids."""
     return {active["id"] for active in double.state()["active"]}
+
+
+def handle(double: SnowflakeDouble, query_id: str) -> Handle:
+    return Handle("snowflake", double.incarnation, query_id)
 
 
 @pytest.fixture
@@ -482,3 +487,81 @@ async def test_an_account_that_tells_no_status_at_all_is_silent(double: Snowflak
 
     assert listing.trouble is not None
     assert listing.trouble.waiting is Waiting.PLANE_SILENT
+
+
+async def test_of_a_closed_job_the_history_is_read_once_and_its_end_is_told_by_its_status(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    work = plane.work()
+    work = structs.replace(work, handle=handle(double, plane.submit(work, "SELECT SYSTEM$WAIT(60)")))
+    closed = ClosedWork(**structs.asdict(work))
+    first = (await plane.adapter.find([closed]))[work.job_id]
+    read = double.state()["statements"]["SELECT"]
+
+    again = (await plane.adapter.find([closed]))[work.job_id]
+    await plane.adapter.stop(first.runs, Rung.ASK)
+    await asyncio.to_thread(until, lambda: not active_in(double))
+    last = (await plane.adapter.find([closed]))[work.job_id]
+
+    assert double.state()["statements"]["SELECT"] == read
+    assert [(listing.complete, listing.runs[0].status) for listing in (first, again, last)] == [
+        (True, RunStatus.ACTIVE),
+        (True, RunStatus.ACTIVE),
+        (True, RunStatus.STOPPED),
+    ]
+    assert last.runs[0].ended_at is not None
+    await plane.adapter.find([closed])
+    assert double.state()["statements"]["SELECT"] == read + 1  # what has ended is not remembered
+
+
+async def test_of_a_job_that_is_not_closed_what_began_since_is_found(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    work = plane.work()
+    first = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+    named = structs.replace(work, handle=handle(double, first))
+    await plane.adapter.find([ClosedWork(**structs.asdict(named))])  # whoever thought so was wrong
+    second = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
+
+    listing = (await plane.adapter.find([structs.replace(named, handle=None)]))[work.job_id]
+
+    assert {run.handle.run_id for run in listing.runs} == {first, second}
+
+
+async def test_a_history_that_lacks_the_recorded_query_is_read_again(
+    double: SnowflakeDouble, plane: SnowflakePlane
+) -> None:
+    """It lags: what else it lacks, nobody knows."""
+    work = plane.work()
+    first, second = (plane.submit(work, "SELECT SYSTEM$WAIT(60)") for _ in range(2))
+    closed = ClosedWork(**structs.asdict(structs.replace(work, handle=handle(double, first))))
+    double.switch(hidden=[first, second])
+    early = (await plane.adapter.find([closed]))[work.job_id]
+    double.switch(hidden=[])
+
+    late = (await plane.adapter.find([closed]))[work.job_id]
+
+    assert [run.handle.run_id for run in early.runs] == [first]
+    assert {run.handle.run_id for run in late.runs} == {first, second}
+
+
+@pytest.mark.parametrize(
+    ("sql", "status"),
+    [("SELECT 1", "SUCCESS"), ("SELECT CAST('x' AS INT)", "FAILED_WITH_ERROR"), ("SELECT SYSTEM$WAIT(60)", "RUNNING")],
+)
+async def test_the_connectors_public_calls_tell_the_same_of_a_query_but_for_its_end(
+    double: SnowflakeDouble, sql: str, status: str
+) -> None:
+    """A later connector may keep its whole answer from us; then these are what is left."""
+    account, who = double.account(warehouse="COMPUTE_WH"), double.sign_in("EXECUTOR")
+    connection = await sign_in(account, who, timeout_seconds=10.0, with_warehouse=True)
+    async with connection.cursor() as cursor:
+        query_id = str((await cursor.execute_async(sql))["queryId"])
+    await asyncio.to_thread(until, lambda: (query_id in active_in(double)) == (status == "RUNNING"))
+
+    whole, public = await _fate(connection, query_id), await fate_by_public_calls(connection, query_id)
+
+    assert whole.status == status
+    assert whole._replace(ended_at=None) == public
+    assert (whole.ended_at is None) == (status == "RUNNING")
+    await connection.close()
