@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
@@ -133,17 +133,22 @@ class Tokens:
         known = {row["token_id"]: row for row in rows}
         callers = [_caller(known.get(token_id) if token_id else None, secret) for token_id, secret in named]
         used = {caller.token_id for caller in callers if isinstance(caller, Caller)}
-        unnoted = [{"token_id": token_id} for token_id in used if known[token_id]["unnoted"]]
-        if unnoted:
-            with suppress(StoreUnavailable):  # that it was used may be noted another time
-                self._store.perform(statements.note_use(), unnoted)
+        self.note_use({token_id for token_id in used if known[token_id]["unnoted"]})
         return callers
 
-    def ended(self, token_ids: Sequence[UUID], used: Sequence[UUID]) -> set[UUID]:
-        """Those of the tokens that are valid no more; that the *used* ones were used is noted, once a minute."""
-        if used:
+    def note_use(self, token_ids: Collection[UUID]) -> None:
+        """Note that these were used, once a minute; while the store is away it is noted another time."""
+        if token_ids:
             with suppress(StoreUnavailable):
-                self._store.perform(statements.note_use(), [{"token_id": token_id} for token_id in sorted(used)])
+                self._store.perform(statements.note_use(), [{"token_id": token_id} for token_id in sorted(token_ids)])
+
+    def counts(self) -> tuple[int, int]:
+        """How many there are, and how many have ended: while neither changes, no token ends."""
+        [counted] = self._store.perform(statements.count_tokens())
+        return counted["all"], counted["ended"]
+
+    def ended(self, token_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the tokens that are valid no more."""
         wanted = [{"token_id": token_id} for token_id in token_ids]
         found = self._store.perform(statements.select_ended_tokens(), wanted) if wanted else ()
         return {row["token_id"] for row in found}

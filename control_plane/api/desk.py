@@ -48,7 +48,7 @@ class Desk:
         self.presences = Presences(store)
         self.tokens = Tokens(store)
         self.wakeups = Wakeups()
-        self.callers = Callers(Together(self.tokens.authenticate, self._hand_off))
+        self.callers = Callers(Together(self.tokens.authenticate, self._hand_off), self.tokens, self.call)
         self._cancellations: Together[CancellationRequest, Job] = Together(
             self._intake.request_cancellations, self._hand_off
         )
@@ -107,7 +107,7 @@ class Desk:
     async def look_for_all(self) -> None:
         """One look for every long poll: a few statements, however many there are."""
         await self.wakeups.look_for_all(partial(self.call, self._find_work))
-        await self.callers.look_through(partial(self.call, self.tokens.ended))
+        await self.callers.look_through()
 
     def _find_work(self, of_cancellers: Sequence[UUID], of_executors: Sequence[UUID]) -> Work:
         return Work(self.dispatch.due(of_cancellers), self.dispatch.pending(of_executors))

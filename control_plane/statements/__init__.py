@@ -40,6 +40,7 @@ from control_plane.statements.presence import (
     count_waiting,
     forget_workers,
     note_presences,
+    select_any_open,
     select_open,
     select_pending,
     select_silence,
@@ -64,6 +65,7 @@ from control_plane.statements.running import (
     start_one,
 )
 from control_plane.statements.tokens import (
+    count_tokens,
     insert_token,
     note_use,
     revoke_token,
@@ -110,6 +112,7 @@ __all__ = [
     "confirm_lower_incarnations",
     "count_jobs",
     "count_reasons",
+    "count_tokens",
     "count_waiting",
     "extend",
     "fail",
@@ -139,6 +142,7 @@ __all__ = [
     "request_cancellation",
     "revoke_token",
     "rows",
+    "select_any_open",
     "select_audit",
     "select_collaborators",
     "select_commits",

@@ -152,6 +152,12 @@ def count_reasons() -> Select[Any]:
 
 
 @lru_cache
+def select_any_open() -> Select[Any]:
+    """A row, if any plane has unsettled cancellations."""
+    return select(cancellations.c.data_plane_id).where(cancellations.c.settled_at.is_(None)).limit(1)
+
+
+@lru_cache
 def select_open() -> Select[Any]:
     """Those of the planes in ``:rows`` that have unsettled cancellations, and *next_round_at*, when the first is due.
 

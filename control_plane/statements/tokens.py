@@ -87,6 +87,14 @@ def select_ended_tokens() -> Select[Any]:
 
 
 @lru_cache
+def count_tokens() -> Select[Any]:
+    """How many tokens there are, and how many of them are revoked or expired."""
+    ended = or_(tokens.c.revoked_at.is_not(None), tokens.c.expires_at <= now())
+    counted: Select[Any] = select(func.count().label("all"), func.count().filter(ended).label("ended"))
+    return counted.select_from(tokens)
+
+
+@lru_cache
 def note_use() -> Update:
     """Note that the tokens in ``:rows`` were used, at most once a minute: a use costs no write."""
     wanted = rows(token_id=Uuid)

@@ -149,9 +149,25 @@ async def test_a_look_takes_as_many_statements_for_twenty_planes_as_for_one(api:
         await api.desk.look_for_all()
         counts.append(len(told.seen))
 
-    assert len(told.statements) == 2  # the cancellations, and the tokens
+    assert (
+        len(told.statements) == 3
+    )  # whether there are cancellations, how many tokens ended, and whether the new ones did
     assert counts[0] == counts[1]
     api.desk.wakeups.stop()
+
+
+async def test_while_nothing_changes_a_look_asks_about_no_plane_and_no_token(api: Api) -> None:
+    plane = api.given.plane
+    waiting = asyncio.create_task(claim(api.process(), plane))
+    await api.until_waiting(plane)
+    await api.desk.look_for_all()
+    told = Statements(api.given.store)
+
+    await api.desk.look_for_all()
+
+    assert len(told.statements) == 2
+    assert not any("json" in statement for statement in told.statements)
+    waiting.cancel()
 
 
 async def test_a_poll_of_a_quiet_plane_asks_the_database_nothing(api: Api) -> None:
@@ -261,6 +277,24 @@ async def test_the_look_after_its_token_has_ended_ends_what_a_process_may(
         api.desk.tokens.revoke(UUID(process.token.split("_")[1]))
     else:
         api.given.clock.advance(60)
+    await api.desk.look_for_all()
+
+    assert (await process.post(path)).status_code == 401
+
+
+async def test_a_token_that_ended_just_before_its_bearer_was_remembered_is_found_by_the_next_look(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked up when it was valid, and a look that came between the two has counted it as ended."""
+    monkeypatch.setattr("control_plane.api.callers.REMEMBER_SECONDS", 0.0)
+    process = api.bearer(plane=api.given.plane)
+    assert process.token is not None
+    path = plane_path(api.given.plane, "/heartbeat")
+    assert (await process.post(path)).status_code == 200
+    monkeypatch.setattr("control_plane.api.callers.REMEMBER_SECONDS", 60.0)
+    api.desk.tokens.revoke(UUID(process.token.split("_")[1]))
+    api.desk.callers._counts = api.desk.tokens.counts()
+
     await api.desk.look_for_all()
 
     assert (await process.post(path)).status_code == 401
