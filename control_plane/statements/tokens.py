@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Float,
     Insert,
     Integer,
@@ -90,8 +91,8 @@ def select_ended_tokens() -> Select[Any]:
 def count_tokens() -> Select[Any]:
     """How many tokens there are, and how many of them are revoked or expired."""
     ended = or_(tokens.c.revoked_at.is_not(None), tokens.c.expires_at <= now())
-    counted: Select[Any] = select(func.count().label("all"), func.count().filter(ended).label("ended"))
-    return counted.select_from(tokens)
+    columns: list[ColumnElement[Any]] = [func.count().label("all"), func.count().filter(ended).label("ended")]
+    return select(*columns).select_from(tokens)
 
 
 @lru_cache
