@@ -27,7 +27,7 @@ _SECRET = "s" * 43
 class IdlePlanes:
     """The real server command on Postgres, and a thousand planes' workers as raw sockets, each with its own token.
 
-    First every worker only holds its long poll (of 50 s, opened again and again): the server's CPU, and beside it that
+    First every worker only holds its long poll (of 55 s, opened again and again): the server's CPU, and beside it that
     of all of Postgres. Then each also beats every ten seconds. At last cancellations are requested on planes by chance.
     """
 
@@ -63,7 +63,7 @@ class IdlePlanes:
             ground.connect(database) as connection,
             working(ground, connection, port) as workers,
         ):
-            tell(workers, f"wait {self._seconds * 5 / 6}")  # as long as a poll: they end one after the other
+            tell(workers, f"wait {self._seconds * 5 / 6}")  # nearly as long as a poll: they end one after the other
             idle, idle_postgres = self._watch(ground, server)
             tell(workers, "beat")
             beating, beating_postgres = self._watch(ground, server)

@@ -29,9 +29,7 @@ STILL = {"RUNNING", "QUEUED", "ABORTING"}
 WAYS = ("SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES", "SYSTEM$ABORT_SESSION")
 STOP_SECONDS = 0.07
 _WARM_UP = 3
-_SELDOM_SECONDS = (
-    0.1  #: between two looks at the store, whose clock measures; ours would cost what is measured
-)
+_SELDOM_SECONDS = 0.1  #: between two looks at the store, whose clock measures; ours would cost what is measured
 
 
 class SnowflakeCancel:

@@ -23,7 +23,7 @@ from control_plane.work import (
 MOST_ITEMS = 1_000  #: in one request
 Name = Annotated[str, Meta(min_length=1, max_length=150)]
 Lease = Annotated[float, Meta(gt=0, le=86_400, description="How long the lease holds without being extended.")]
-LONGEST_WAIT_SECONDS = 50  #: less than what a request may take, and than what proxies usually bear
+LONGEST_WAIT_SECONDS = 55  #: less than what a request may take, and than what proxies usually bear
 Wait = Annotated[float, Meta(ge=0, le=LONGEST_WAIT_SECONDS, description="How long to wait for work, in seconds.")]
 AtMost = Meta(max_length=MOST_ITEMS)
 ByJob = Meta(max_length=MOST_ITEMS, extra_json_schema={"propertyNames": {"format": "uuid"}})

@@ -33,7 +33,7 @@ from workers.line import PlaneLine
 Item = TypeVar("Item")
 
 #: Of one long poll; less than the minute after which proxies call a connection idle.
-WAIT_SECONDS = 50.0
+WAIT_SECONDS = 55.0
 #: Before the next one, where one was answered with nothing long before its time, as by a server that ends.
 EARLY_PAUSE_SECONDS = 0.5
 

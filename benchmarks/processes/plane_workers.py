@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-WAIT_SECONDS = 50
+from control_plane.process_wire import LONGEST_WAIT_SECONDS
+
+WAIT_SECONDS = LONGEST_WAIT_SECONDS
 BEAT_SECONDS = 10.0
 _HEAD_END = b"\r\n\r\n"
 

@@ -32,7 +32,7 @@ from control_plane.notify import Listener
 log = structlog.get_logger()
 
 MOST_BYTES = 4_000_000  #: of a request's body; a SQL text may have a million characters
-REQUEST_SECONDS = 60.0  #: for all of a request, its slow sender included; a long poll waits for 50 at most
+REQUEST_SECONDS = 60.0  #: for all of a request, its slow sender included; a long poll waits for 55 at most
 
 
 def build_api(

@@ -194,7 +194,7 @@ BODIES: dict[str, Struct] = {
     "create_data_plane": DataPlaneSubmission("local", PlatformObject(Platform.NARRATIVE), tags=["eu"]),
     "allow_tracking": Tracking(users=["dbt"], warehouses=["LOADING"]),
     "beat": Presence("canceller-1", "canceller", "0.1.0", ["narrative"], 1),
-    "claim_cancellations": process_wire.ClaimCancellations("canceller-1", 100, wait_seconds=50.0, lease=_LEASE),
+    "claim_cancellations": process_wire.ClaimCancellations("canceller-1", 100, wait_seconds=55.0, lease=_LEASE),
     "extend_leases": _HOLDS,
     "settle_cancellations": process_wire.Settlements("canceller-1", [Settlement(_JOB, _LEASE, _RECEIPT, _after(61.2))]),
     "postpone_cancellations": process_wire.Postponements(
