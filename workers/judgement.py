@@ -86,7 +86,7 @@ class Case:
 
     @property
     def work(self) -> Work:
-        """The work as an adapter is asked about it; closed, and running when it was last seen, it is asked about often."""
+        """The work as an adapter is asked about it: closed, and running when last seen, it is asked about often."""
         work = self.assignment.work
         if self.closure is None or work.tracked is not None or not self.active:
             return work

@@ -61,7 +61,7 @@ class _Server(Server):
 
     async def main_loop(self) -> None:
         """As uvicorn's, but for the pace: that looks ten times a second whether it is to end, idle or not."""
-        while not await self.on_tick(0):
+        while not await self.on_tick(0):  # noqa: ASYNC110  a signal sets what it looks at, as in uvicorn
             await asyncio.sleep(_TICK_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
