@@ -1,4 +1,4 @@
-"""What the history said of closed works, so that it need not be read again while they end: a status is told far sooner."""
+"""What the history said of closed works, so that it is not read again while they end: a status is told far sooner."""
 
 from collections import OrderedDict
 from typing import NamedTuple
