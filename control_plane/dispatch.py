@@ -3,7 +3,7 @@
 Stale rows are left out of the answers, never raised. Every call may be repeated: guards, leases and epochs decide.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from control_plane.checks import LARGEST, check_kept, check_range
 from control_plane.errors import Conflict, NotFound, Refused
 from control_plane.ids import new_token
 from control_plane.inputs import check_result
-from control_plane.jobs import Closure, Handle, Job, JobType, Process, Waiting
+from control_plane.jobs import Closure, ExecutionCluster, Handle, Job, JobType, Process, Waiting
 from control_plane.lifecycle import RECEIPTED_STATES, JobState
 from control_plane.presence import Beat, Presences
 from control_plane.store import Store, Transaction
@@ -306,24 +306,28 @@ class Dispatch:
         limit: int,
         incarnation: str,
         epoch: UUID | None = None,
+        clusters: Collection[ExecutionCluster] = (),
     ) -> list[Claim]:
         """Start pending jobs of these types for the executor, oldest first, under one new epoch.
+
+        With *clusters*, those alone that are to run on one of them.
 
         With an *epoch* that it had given before it answers what that claim had started: its answer was lost. A start
         of the executor that a later one has superseded gets nothing.
         """
         starting = {"plane": data_plane_id, "room": limit} | _starting(executor, incarnation, epoch)
+        of_clusters = frozenset(clusters)
         if epoch is None:
-            return _start(self._store, types, starting)
+            return _start(self._store, types, of_clusters, starting)
         with self._store.transaction() as transaction:  # the same epoch asked twice at once: one after the other
             transaction.perform(statements.lock_claim(), under=str(epoch))
-            return _before(transaction, executor, epoch) or _start(transaction, types, starting)
+            return _before(transaction, executor, epoch) or _start(transaction, types, of_clusters, starting)
 
-    def pending(self, data_plane_ids: Sequence[UUID]) -> set[tuple[UUID, JobType]]:
-        """Which types of jobs wait to be started, on which of the planes."""
+    def pending(self, data_plane_ids: Sequence[UUID]) -> set[tuple[UUID, JobType, ExecutionCluster | None]]:
+        """Which types of jobs wait to be started, on which of the planes and of their clusters."""
         wanted = [{"data_plane_id": plane} for plane in data_plane_ids]
         found = self._store.perform(statements.select_pending(), wanted) if wanted else ()
-        return {(row["data_plane_id"], JobType(row["type"])) for row in found}
+        return {(row["data_plane_id"], JobType(row["type"]), _cluster(row)) for row in found}
 
     def start_one(self, job: Job, executor: Executor, *, incarnation: str, epoch: UUID | None = None) -> Claim | None:
         """Start one given job, as :meth:`start` does; None for one that was started before, or has ended well.
@@ -456,8 +460,13 @@ def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:
     return [{"job_id": job_id, "epoch": epoch} for job_id, epoch in sorted(held.items())]
 
 
-def _start(on: Store | Transaction, types: Sequence[JobType], starting: Mapping[str, Any]) -> list[Claim]:
-    started = on.perform(statements.start(), [{"type": kind.value} for kind in types], **starting)
+def _start(
+    on: Store | Transaction,
+    types: Sequence[JobType],
+    clusters: frozenset[ExecutionCluster],
+    starting: Mapping[str, Any],
+) -> list[Claim]:
+    started = on.perform(statements.start(clusters), [{"type": kind.value} for kind in types], **starting)
     return [_claim(row) for row in started]
 
 
@@ -495,6 +504,10 @@ def _publication(row: RowMapping) -> Publication | None:
     return None if number is None else Publication(row["dataset_id"], number)
 
 
+def _cluster(row: RowMapping) -> ExecutionCluster | None:
+    return ExecutionCluster(row["execution_cluster"]) if row["execution_cluster"] else None
+
+
 def _claim(row: RowMapping, publication: Publication | None = None) -> Claim:
     return Claim(
         job_id=row["job_id"],
@@ -504,6 +517,7 @@ def _claim(row: RowMapping, publication: Publication | None = None) -> Claim:
         epoch=row["epoch"],
         permit_seconds=row["permit_seconds"],
         publication=publication,
+        execution_cluster=_cluster(row),
     )
 
 

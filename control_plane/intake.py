@@ -35,7 +35,7 @@ from control_plane.jobs import (
     work_tag,
 )
 from control_plane.lifecycle import JobState, Trigger
-from control_plane.planes import LISTING_LAG_SECONDS, DataPlane, Platform, Tracking
+from control_plane.planes import LISTING_LAG_SECONDS, DataPlane, Platform, Tracking, in_order
 from control_plane.policy import Policy
 from control_plane.scope import OPERATOR, Scope
 from control_plane.statements import Filters
@@ -63,6 +63,7 @@ class NewPlane(Struct, frozen=True):
     permit_seconds: float = 30.0
     listing_lag_seconds: float | None = None  #: None: as long as listings of the platform may lag
     stuck_after_seconds: float = 900.0
+    execution_clusters: list[ExecutionCluster] = []  #: of Spark; none: the plane's jobs run in its one engine
 
 
 class NewJob(Struct, frozen=True):
@@ -104,11 +105,14 @@ class Intake:
     # --- data planes ---
 
     def create_plane(self, new: NewPlane) -> DataPlane:
-        """Make a data plane; Conflict when its name is taken, BadInput for times that are not positive."""
+        """Make a data plane; Conflict when its name is taken, BadInput for what it cannot have."""
         if self._scope.data_plane_id is not None:
             raise Forbidden(f"whoever is bound to data plane {self._scope.data_plane_id} makes no others")
         _check_plane(new)
-        fields = msgspec.to_builtins(new) | {"listing_lag_seconds": _listing_lag_of(new)}
+        fields = msgspec.to_builtins(new) | {
+            "listing_lag_seconds": _listing_lag_of(new),
+            "execution_clusters": [cluster.value for cluster in in_order(new.execution_clusters)],
+        }
         shared = [{"company_id": company} for company in sorted(set(fields.pop("collaborators")))]
         plane_id = new_id()
         try:
@@ -190,8 +194,12 @@ class Intake:
     # --- jobs ---
 
     def submit(self, new: NewJob, source: RequestSource) -> Job:
-        """Make a pending job. The same idempotency key with the same content answers the same job, else Conflict."""
+        """Make a pending job. The same idempotency key with the same content answers the same job, else Conflict.
+
+        BadInput names what the job cannot have, also a cluster that its plane does not have.
+        """
         plane = self.plane(new.data_plane_id)
+        new = msgspec.structs.replace(new, execution_cluster=plane.cluster_for(new.execution_cluster))
         if new.retry_of is not None:
             self._check_retry(new.retry_of)
         document = check_input(new.type, new.input)
@@ -470,6 +478,9 @@ def _check_plane(new: NewPlane) -> None:
         if not (math.isfinite(seconds) and (seconds > 0 or (seconds == 0 and name == "listing_lag_seconds"))):
             least = "from" if name == "listing_lag_seconds" else "above"
             raise BadInput(f"{name}: a number of seconds {least} 0 is needed, not {seconds}", field=name)
+    if new.execution_clusters and new.platform is not Platform.NARRATIVE:
+        message = f"execution_clusters: only a plane on {Platform.NARRATIVE} has any; leave it out"
+        raise BadInput(message, field="execution_clusters")
     if not new.display_name.strip():
         raise BadInput("display_name: a name is needed", field="display_name")
     if len(new.display_name) > LONGEST_NAME:

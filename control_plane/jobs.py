@@ -37,10 +37,10 @@ class JobType(StrEnum):
 
 
 class ExecutionCluster(StrEnum):
-    """``dedicated`` runs the job on a cluster of its own, ``shared`` on a common one."""
+    """``shared`` runs the job on a common cluster, ``dedicated`` on one of its own. A plane prefers the former."""
 
-    DEDICATED = "dedicated"
     SHARED = "shared"
+    DEDICATED = "dedicated"
 
 
 class Outcome(StrEnum):

@@ -1,5 +1,6 @@
 """Data planes: where work runs, and whose work, started elsewhere, may be stopped there."""
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
@@ -7,7 +8,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
-from control_plane.jobs import Moment
+from control_plane.errors import BadInput
+from control_plane.jobs import ExecutionCluster, Moment
 
 
 class Platform(StrEnum):
@@ -69,6 +71,30 @@ class DataPlane(Struct, frozen=True):
     silent: bool  #: no process of it was heard of for SILENT_AFTER_SECONDS
     collaborators: list[int] = []  #: the companies that it is shared with
     tracking: Tracking = Tracking()  #: whose work, started elsewhere, may be tracked on it
+    execution_clusters: list[ExecutionCluster] = []  #: of Spark, the preferred one first; without any it takes all
+
+    def cluster_for(self, asked: ExecutionCluster | None) -> ExecutionCluster | None:
+        """Where a job runs that asks for this cluster, or for none. BadInput for one that the plane does not have.
+
+        A plane without clusters runs everything in one engine, and keeps what was asked for as it was.
+        """
+        if not self.execution_clusters:
+            return asked
+        if asked is None:
+            return self.execution_clusters[0]
+        if asked not in self.execution_clusters:
+            there = " and ".join(self.execution_clusters)
+            message = (
+                f"execution_cluster: {self.display_name} has no {asked} cluster, only {there}: "
+                "name that, leave it out, or submit to another data plane"
+            )
+            raise BadInput(message, field="execution_cluster")
+        return asked
+
+
+def in_order(clusters: Collection[ExecutionCluster]) -> list[ExecutionCluster]:
+    """Each of the clusters once, the one first that jobs get which name none."""
+    return [cluster for cluster in ExecutionCluster if cluster in clusters]
 
 
 #: By how much listings of a platform may lag where nobody says otherwise. The embedded engine lists what is in its own

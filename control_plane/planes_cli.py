@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from control_plane.arguments import AsJson, find_plane_id, option_of, read_member
+from control_plane.jobs import ExecutionCluster
 from control_plane.planes import Platform, Tracking
 from control_plane.printing import as_moment, print_fields, print_json, print_table
 from control_plane.wire import DataPlaneSubmission, PlatformObject
@@ -31,6 +32,12 @@ def create(
         typer.Option(help="How far apart two empty listings must be to prove absence. Default: 0; on Snowflake 10."),
     ] = None,
     stuck_after_seconds: Annotated[float, typer.Option(help="A cancellation that waits longer is called stuck.")] = 900,
+    cluster: Annotated[
+        list[str] | None,
+        option_of(
+            ExecutionCluster, "--cluster", help_="A cluster of Spark that a Narrative plane has; may be repeated."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a data plane."""
@@ -44,6 +51,7 @@ def create(
         permit_seconds=permit_seconds,
         listing_lag_seconds=listing_lag_seconds,
         stuck_after_seconds=stuck_after_seconds,
+        execution_clusters=[read_member(ExecutionCluster, name, "execution_clusters") for name in cluster or []],
     )
     with context.obj.client() as client:
         made = client.create_data_plane(submission)
@@ -66,12 +74,13 @@ def list_planes(context: typer.Context, as_json: AsJson = False) -> None:
             plane.data_plane_id,
             plane.display_name,
             plane.platform.type.value,
+            ", ".join(plane.execution_clusters),
             "silent" if plane.silent and plane.status == "active" else plane.status,
             as_moment(plane.last_heartbeat_at),
         )
         for plane in found
     ]
-    print_table(("id", "name", "platform", "status", "last heartbeat"), rows)
+    print_table(("id", "name", "platform", "clusters", "status", "last heartbeat"), rows)
 
 
 @planes.command(epilog="Example: countermand planes show local --json")

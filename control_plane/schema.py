@@ -139,6 +139,7 @@ data_planes = Table(
     Column("listing_lag_seconds", Float, nullable=False),
     Column("stuck_after_seconds", Float, nullable=False),
     Column("tracking", Document, nullable=False, server_default="{}"),  # whose work may be; empty: nobody's
+    Column("execution_clusters", Document, nullable=False, server_default="[]"),
     Column("created_at", Moment, nullable=False),
     Column("last_heartbeat_at", Moment),
     UniqueConstraint("company_id", "display_name"),

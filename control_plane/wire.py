@@ -95,6 +95,12 @@ class PlatformObject(Struct, frozen=True, forbid_unknown_fields=True):
     type: Platform
 
 
+EXECUTION_CLUSTERS = (
+    "The clusters of Spark that it has, of a Narrative plane; a job that names none gets the first. "
+    "Without any, its jobs run in the embedded engine."
+)
+
+
 class DataPlaneSubmission(Struct, frozen=True, forbid_unknown_fields=True):
     """A data plane to be made."""
 
@@ -115,6 +121,10 @@ class DataPlaneSubmission(Struct, frozen=True, forbid_unknown_fields=True):
     stuck_after_seconds: Annotated[Seconds, Meta(description="A cancellation that waits longer is called stuck.")] = (
         900.0
     )
+    execution_clusters: Annotated[
+        list[ExecutionCluster],
+        Meta(max_length=10, description=EXECUTION_CLUSTERS),
+    ] = []
 
 
 class DataPlaneView(Struct, frozen=True):
@@ -133,6 +143,7 @@ class DataPlaneView(Struct, frozen=True):
     listing_lag_seconds: float
     stuck_after_seconds: float
     tracking: Annotated[Tracking, Meta(description="Whose work, started elsewhere, may be tracked and stopped here.")]
+    execution_clusters: Annotated[list[ExecutionCluster], Meta(description=EXECUTION_CLUSTERS)]
     created_at: Moment
     last_heartbeat_at: Moment | None
     silent: Annotated[bool, Meta(description="No process of it was heard of for half a minute.")]

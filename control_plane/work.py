@@ -12,6 +12,7 @@ from control_plane.errors import BadInput
 from control_plane.inputs import ExternalResult
 from control_plane.jobs import (
     Closure,
+    ExecutionCluster,
     FailureCause,
     Handle,
     JobType,
@@ -89,6 +90,7 @@ class Claim(Struct, frozen=True):
     epoch: UUID
     permit_seconds: float
     publication: Publication | None = None  #: set when the job is committed and wants publishing
+    execution_cluster: ExecutionCluster | None = None  #: where on its plane it runs; None where there are no clusters
 
 
 class Attendance(Struct, frozen=True):
@@ -132,6 +134,7 @@ class Work(Struct, frozen=True):
     incarnation: str | None = None  #: the engine's incarnation at the claim
     publication: Publication | None = None
     tracked: Tracking | None = None
+    execution_cluster: ExecutionCluster | None = None  #: where on its plane it runs; None where there are no clusters
 
 
 class Assignment(Struct, frozen=True):

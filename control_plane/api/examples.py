@@ -176,6 +176,7 @@ _VIEW = DataPlaneView(
     listing_lag_seconds=0.0,
     stuck_after_seconds=900.0,
     tracking=Tracking(users=["dbt"]),
+    execution_clusters=[],
     created_at=_NOON,
     last_heartbeat_at=_after(55),
     silent=False,

@@ -5,6 +5,7 @@ second one look is taken for everybody who waits, never one for each.
 """
 
 import asyncio
+import itertools
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from control_plane.errors import StoreUnavailable
-from control_plane.jobs import JobType
+from control_plane.jobs import ExecutionCluster, JobType
 from control_plane.notify import Listener
 from control_plane.work import News
 
@@ -35,10 +36,16 @@ Asked = tuple[UUID, UUID]
 
 
 class Wish(NamedTuple):
-    """What a long poll waits for besides news: due cancellations, or pending jobs of these types."""
+    """What a long poll waits for besides news: due cancellations, or pending jobs of these types, on any cluster
+    where it names none."""
 
     cancellations: bool = False
     jobs: frozenset[JobType] = frozenset()
+    clusters: frozenset[ExecutionCluster] = frozenset()
+
+    def kinds(self) -> Iterator[tuple[JobType, ExecutionCluster | None]]:
+        """The jobs that it waits for."""
+        return itertools.product(self.jobs, self.clusters or (None, *ExecutionCluster))
 
     @property
     def news(self) -> News:
@@ -50,7 +57,7 @@ class Work(NamedTuple):
     """What one look has found."""
 
     open: Mapping[UUID, bool]  #: the planes that have unsettled cancellations, and whether one of them can be claimed
-    pending: AbstractSet[tuple[UUID, JobType]]  #: which jobs nobody has started, on which planes
+    pending: AbstractSet[tuple[UUID, JobType, ExecutionCluster | None]]  #: jobs that nobody has started, and where
 
 
 class _Poll:
@@ -86,7 +93,7 @@ class _Poll:
         """Whether there is something for it. The lease of one that has not looked may hold what is claimed already."""
         if self.wish.cancellations and data_plane_id in work.open:
             return work.open[data_plane_id] or not self.has_looked
-        return any((data_plane_id, kind) in work.pending for kind in self.wish.jobs)
+        return any((data_plane_id, kind, cluster) in work.pending for kind, cluster in self.wish.kinds())
 
 
 class _Plane:
@@ -193,7 +200,7 @@ class Wakeups:
             return
         self._begun = look = self._begun + 1
         work = await find(list(self._planes), list(self._executors))
-        for data_plane_id in {*work.open, *(plane for plane, _ in work.pending)}:
+        for data_plane_id in {*work.open, *(plane for plane, _, _ in work.pending)}:
             if plane := self._planes.get(data_plane_id):
                 plane.wake(lambda poll, on=data_plane_id: poll.wants(work, on), look)  # type: ignore[misc]
         self._ended = look

@@ -197,6 +197,7 @@ def _work() -> ColumnElement[Any]:
         incarnation=jobs.c.engine_incarnation,
         publication=case((jobs.c.publication_number.is_not(None), publication)),
         tracked=case((jobs.c.type == JobType.EXTERNAL.value, data_planes.c.tracking)),
+        execution_cluster=jobs.c.execution_cluster,
     )
 
 

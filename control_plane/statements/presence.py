@@ -177,12 +177,12 @@ def select_open() -> Select[Any]:
 
 @lru_cache
 def select_pending() -> Select[Any]:
-    """Which types of jobs wait to be started on which of the planes in ``:rows``."""
+    """Which types of jobs wait to be started on which of the planes in ``:rows``, and of their clusters."""
     pending = literal_column(
         f"'{JobState.PENDING.value}'", Text
     )  # as text: a bound value would not match the partial index
     return (
-        select(jobs.c.data_plane_id, jobs.c.type)
+        select(jobs.c.data_plane_id, jobs.c.type, jobs.c.execution_cluster)
         .distinct()
         .where(
             among(jobs.c.data_plane_id, select(rows(data_plane_id=Uuid).c.data_plane_id)),

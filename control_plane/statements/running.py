@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from control_plane import lifecycle
+from control_plane.jobs import ExecutionCluster
 from control_plane.lifecycle import JobState, Trigger
 from control_plane.schema import (
     Document,
@@ -43,20 +44,26 @@ _CLAIM = (
     jobs.c.epoch,
     jobs.c.dataset_id,
     jobs.c.publication_number,
+    jobs.c.execution_cluster,
     data_planes.c.permit_seconds,
 )
 
 
 @lru_cache
-def start() -> Chain:
-    """Start at most ``:room`` pending jobs of ``:plane`` whose type is in ``:rows``, oldest first."""
+def start(clusters: frozenset[ExecutionCluster] = frozenset()) -> Chain:
+    """Start at most ``:room`` pending jobs of ``:plane`` whose type is in ``:rows``, oldest first.
+
+    With *clusters*, those alone that are to run on one of them.
+    """
     pending = jobs.alias("due")
+    wanted = [pending.c.execution_cluster.in_(sorted(cluster.value for cluster in clusters))] if clusters else []
     due = (
         select(pending.c.job_id)
         .where(
             pending.c.data_plane_id == bindparam("plane", type_=Uuid),
             pending.c.state == JobState.PENDING.value,
             among(pending.c.type, select(rows(type=Text).c.type)),
+            *wanted,
         )
         .order_by(pending.c.created_at)
         .limit(bindparam("room", type_=Integer))
@@ -81,7 +88,7 @@ def _started(which: ColumnElement[bool]) -> Chain:
         engine_incarnation=bindparam("by_engine_incarnation", type_=Text),
         epoch=bindparam("new_epoch", type_=Uuid),
         attended_at=now(),
-    ).returning(jobs.c.type, jobs.c.input, jobs.c.tag, jobs.c.epoch, jobs.c.created_at)
+    ).returning(jobs.c.type, jobs.c.input, jobs.c.tag, jobs.c.epoch, jobs.c.execution_cluster, jobs.c.created_at)
     return Chain(first, (audited(Trigger.START, actor()),), _claims)
 
 

@@ -20,6 +20,7 @@ from control_plane.intake import Intake, NewJob, NewPlane
 from control_plane.jobs import (
     ApiUser,
     Closure,
+    ExecutionCluster,
     FailureCause,
     Handle,
     Job,
@@ -132,10 +133,17 @@ class Given:
         executor: Executor = EXECUTOR,
         limit: int = 1,
         epoch: UUID | None = None,
+        clusters: Sequence[ExecutionCluster] = (),
     ) -> list[Claim]:
         where, incarnation = (plane or self.plane).data_plane_id, f"engine-{executor.incarnation}"
         return self.dispatch.start(
-            executor, data_plane_id=where, types=kinds, limit=limit, incarnation=incarnation, epoch=epoch
+            executor,
+            data_plane_id=where,
+            types=kinds,
+            clusters=clusters,
+            limit=limit,
+            incarnation=incarnation,
+            epoch=epoch,
         )
 
     def running(
