@@ -68,13 +68,15 @@ class Listing(Struct, frozen=True):
     """The runs of one job (or, for ``running()``, of the plane).
 
     *complete*: not truncated, and read by an identity that is known to see the executor's work; only then is absence
-    evidence. *incarnation*: which start of the engine answered.
+    evidence. *incarnation*: which start of the engine answered. *engine*: which engine, of an adapter that speaks to
+    several.
     """
 
     runs: tuple[Run, ...] = ()
     complete: bool = False
     incarnation: str | None = None
     trouble: Trouble | None = None
+    engine: str | None = None
 
 
 class Check(Struct, frozen=True):

@@ -3,7 +3,7 @@
 Stale rows are left out of the answers, never raised. Every call may be repeated: guards, leases and epochs decide.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from control_plane.presence import Beat, Presences
 from control_plane.store import Store, Transaction
 from control_plane.tally import COMPLETED, Tally
 from control_plane.work import (
+    EVERYWHERE,
     Assignment,
     Attendance,
     Claim,
@@ -35,6 +36,7 @@ from control_plane.work import (
     Postponement,
     Presence,
     Publication,
+    Served,
     Settled,
     Settlement,
 )
@@ -306,22 +308,22 @@ class Dispatch:
         limit: int,
         incarnation: str,
         epoch: UUID | None = None,
-        clusters: Collection[ExecutionCluster] = (),
+        clusters: Served = EVERYWHERE,
     ) -> list[Claim]:
         """Start pending jobs of these types for the executor, oldest first, under one new epoch.
 
-        With *clusters*, those alone that are to run on one of them.
+        With *clusters*, those alone that are to run on one of them, each claimed on the incarnation that is there, not
+        on *incarnation*.
 
         With an *epoch* that it had given before it answers what that claim had started: its answer was lost. A start
         of the executor that a later one has superseded gets nothing.
         """
         starting = {"plane": data_plane_id, "room": limit} | _starting(executor, incarnation, epoch)
-        of_clusters = frozenset(clusters)
         if epoch is None:
-            return _start(self._store, types, of_clusters, starting)
+            return _start(self._store, types, clusters, starting)
         with self._store.transaction() as transaction:  # the same epoch asked twice at once: one after the other
             transaction.perform(statements.lock_claim(), under=str(epoch))
-            return _before(transaction, executor, epoch) or _start(transaction, types, of_clusters, starting)
+            return _before(transaction, executor, epoch) or _start(transaction, types, clusters, starting)
 
     def pending(self, data_plane_ids: Sequence[UUID]) -> set[tuple[UUID, JobType, ExecutionCluster | None]]:
         """Which types of jobs wait to be started, on which of the planes and of their clusters."""
@@ -461,12 +463,11 @@ def _epochs(held: Mapping[UUID, UUID]) -> list[dict[str, UUID]]:
 
 
 def _start(
-    on: Store | Transaction,
-    types: Sequence[JobType],
-    clusters: frozenset[ExecutionCluster],
-    starting: Mapping[str, Any],
+    on: Store | Transaction, types: Sequence[JobType], clusters: Served, starting: Mapping[str, Any]
 ) -> list[Claim]:
-    started = on.perform(statements.start(clusters), [{"type": kind.value} for kind in types], **starting)
+    statement = statements.start(frozenset(clusters))
+    there = {f"{cluster.value}_incarnation": incarnation for cluster, incarnation in clusters.items()}
+    started = on.perform(statement, [{"type": kind.value} for kind in types], **starting, **there)
     return [_claim(row) for row in started]
 
 

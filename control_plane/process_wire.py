@@ -5,7 +5,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from control_plane.jobs import Handle, JobType
+from control_plane.jobs import ExecutionCluster, Handle, JobType
 from control_plane.work import (
     Assignment,
     Claim,
@@ -22,6 +22,7 @@ from control_plane.work import (
 
 MOST_ITEMS = 1_000  #: in one request
 Name = Annotated[str, Meta(min_length=1, max_length=150)]
+Text = Annotated[str, Meta(max_length=1_000)]
 Lease = Annotated[float, Meta(gt=0, le=86_400, description="How long the lease holds without being extended.")]
 LONGEST_WAIT_SECONDS = 55  #: less than what a request may take, and than what proxies usually bear
 Wait = Annotated[float, Meta(ge=0, le=LONGEST_WAIT_SECONDS, description="How long to wait for work, in seconds.")]
@@ -120,6 +121,13 @@ class ClaimJobs(Struct, frozen=True, forbid_unknown_fields=True):
     incarnation: str
     epoch: UUID | None = None
     wait_seconds: Wait = 0.0
+    clusters: Annotated[
+        dict[ExecutionCluster, Text],
+        Meta(
+            description="The clusters that its engine serves, each with the incarnation of what runs there, which "
+            "counts in place of `incarnation`. Empty: it does not tell them apart."
+        ),
+    ] = {}
 
 
 class Claims(Struct, frozen=True):

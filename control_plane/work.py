@@ -1,5 +1,6 @@
 """What a plane's processes are given and say: jobs for executors, cancellations for cancellers."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -115,6 +116,11 @@ class Failure(Struct, frozen=True):
     job_id: UUID
     epoch: UUID
     cause: FailureCause
+
+
+#: What an executor's engine serves of a plane's clusters, each with the incarnation of whatever runs there.
+Served = Mapping[ExecutionCluster, str]
+EVERYWHERE: Served = {}  #: by an engine that does not tell clusters apart
 
 
 # --- cancellations, for a canceller --------------------------------------------------------------------------------

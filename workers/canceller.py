@@ -14,7 +14,7 @@ import structlog
 from adapters.base import Adapter, Listing, Run, StopAnswer
 from control_plane.errors import EngineUnavailable
 from control_plane.jobs import Closure, Outcome, Rung, Waiting
-from control_plane.work import Assignment
+from control_plane.work import Assignment, Work
 from workers.allowance import Allowance
 from workers.breaker import Breaker
 from workers.clock import Clock
@@ -83,7 +83,8 @@ class Canceller:
         self._repeats.change(_for_repeats(limits))
 
     def batches(self, assignments: Sequence[Assignment]) -> list[Sequence[Assignment]]:
-        """Split a claim into what is worked together: suspects alone, and by executor where each answers for itself."""
+        """Split a claim into what is worked together: suspects alone, the rest by executor where each answers for
+        itself, else by cluster, for so does each of these."""
         batches: defaultdict[object, list[Assignment]] = defaultdict(list)
         for assignment in assignments:
             batches[self._together(assignment)].append(assignment)
@@ -93,8 +94,9 @@ class Canceller:
         """By what it is grouped; what is settled without looking keeps nothing waiting that is to be stopped."""
         if assignment.alone:
             return assignment.work.job_id
-        executor = assignment.work.executor if self._adapter.per_executor else None
-        return assignment.committed, assignment.closure is Closure.NEVER_CLAIMED, executor and executor.executor_id
+        work = assignment.work
+        who = work.executor and work.executor.executor_id if self._adapter.per_executor else work.execution_cluster
+        return assignment.committed, assignment.closure is Closure.NEVER_CLAIMED, who
 
     def hold(self, assignments: Sequence[Assignment]) -> Sequence[Case]:
         """Open the cases of a batch; they count as held from now on."""
@@ -147,13 +149,21 @@ class Canceller:
         await self.discard(open_)
 
     def _breaker(self, cases: Sequence[Case]) -> Breaker:
-        """That of the engine, or of the one start of an executor that answers for a batch."""
-        executor = cases[0].assignment.work.executor if self._adapter.per_executor else None
-        start = executor and (executor.executor_id, executor.registered, executor.address)
-        if start not in self._breakers:
+        """That of the engine on a batch's cluster, or of the one start of an executor that answers for a batch."""
+        who, what = self._answerer(cases[0].assignment.work)
+        if who not in self._breakers:
             self._breakers = {known: other for known, other in self._breakers.items() if other.is_needed}
-            self._breakers[start] = Breaker(self._clock, what=executor.executor_id if executor else self.engine)
-        return self._breakers[start]
+            self._breakers[who] = Breaker(self._clock, what=what)
+        return self._breakers[who]
+
+    def _answerer(self, work: Work) -> tuple[object, str]:
+        """Whose silence would keep the work waiting, and what the log calls it."""
+        if self._adapter.per_executor:
+            executor = work.executor
+            start = executor and (executor.executor_id, executor.registered, executor.address)
+            return start, executor.executor_id if executor else self.engine
+        cluster = work.execution_cluster
+        return cluster, f"{self.engine}, {cluster} cluster" if cluster else self.engine
 
     # --- the steps of a round ---
 

@@ -199,6 +199,7 @@ class Executor:
             limit=room,
             incarnation=self._engine.incarnation,
             epoch=epoch,
+            clusters=self._engine.clusters,
         )
 
     async def _timed(self, ask: Callable[[], Awaitable[Answer]]) -> tuple[float, Answer]:

@@ -261,7 +261,7 @@ def receipt_of(case: Case, ended: Ended, *, engine: str, worker: str, seen_at: d
         worker=worker,
         closure=case.closure,
         tag=None if work.tracked is not None else work.tag,
-        engine=engine,
+        engine=case.listing.engine or engine,
         incarnation=case.listing.incarnation,
         handle=handle,
         engine_status=ended.run.word if ended.run else None,

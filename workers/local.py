@@ -10,6 +10,7 @@ from uuid import UUID
 from control_plane.dispatch import Dispatch
 from control_plane.jobs import Handle, JobType, Process
 from control_plane.work import (
+    EVERYWHERE,
     Assignment,
     Attendance,
     Claim,
@@ -21,6 +22,7 @@ from control_plane.work import (
     Postponement,
     Presence,
     Publication,
+    Served,
     Settled,
     Settlement,
 )
@@ -104,6 +106,7 @@ class LocalJobs:
         limit: int,
         incarnation: str,
         epoch: UUID | None = None,
+        clusters: Served = EVERYWHERE,
     ) -> list[Claim]:
         return await self._hand_off(
             partial(
@@ -114,6 +117,7 @@ class LocalJobs:
                 limit=limit,
                 incarnation=incarnation,
                 epoch=epoch,
+                clusters=clusters,
             )
         )
 

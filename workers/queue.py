@@ -10,6 +10,7 @@ from uuid import UUID
 
 from control_plane.jobs import Handle, JobType
 from control_plane.work import (
+    EVERYWHERE,
     Assignment,
     Attendance,
     Claim,
@@ -21,6 +22,7 @@ from control_plane.work import (
     Postponement,
     Presence,
     Publication,
+    Served,
     Settled,
     Settlement,
 )
@@ -79,9 +81,11 @@ class JobQueue(Protocol):
         limit: int,
         incarnation: str,
         epoch: UUID | None = None,
+        clusters: Served = EVERYWHERE,
     ) -> list[Claim]:
         """Start pending jobs of these types; *incarnation* is the engine's. It may wait until there are some.
 
+        With *clusters*, those of these clusters alone, on the incarnation of what runs there.
         Repeated with its *epoch*, it answers what the first call had started.
         """
 

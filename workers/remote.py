@@ -13,6 +13,7 @@ from control_plane import process_wire as wire
 from control_plane.jobs import Handle, JobType
 from control_plane.wire import DataPlaneView
 from control_plane.work import (
+    EVERYWHERE,
     Assignment,
     Attendance,
     Claim,
@@ -24,6 +25,7 @@ from control_plane.work import (
     Postponement,
     Presence,
     Publication,
+    Served,
     Settled,
     Settlement,
 )
@@ -143,9 +145,10 @@ class RemoteJobs:
         limit: int,
         incarnation: str,
         epoch: UUID | None = None,
+        clusters: Served = EVERYWHERE,
     ) -> list[Claim]:
         def wanted(types: Sequence[JobType], wait_seconds: float) -> wire.ClaimJobs:
-            return wire.ClaimJobs(executor, list(types), limit, incarnation, epoch, wait_seconds)
+            return wire.ClaimJobs(executor, list(types), limit, incarnation, epoch, wait_seconds, dict(clusters))
 
         claims: list[Claim] = []
         while not (claims or self._stopping.is_set()):

@@ -226,9 +226,13 @@ async def confirm_lower_incarnations(
 
 @_operation("/jobs/claim", "claim_jobs")
 async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneId, data: JSONBody[ClaimJobs]) -> Claims:
-    """Start pending jobs for an executor, oldest first; waits until there is one."""
+    """Start pending jobs for an executor, oldest first; waits until there is one.
+
+    With clusters, those of these clusters alone.
+    """
     await _check_executor(desk, request, data_plane_id, data.executor)
     check_kept("incarnation", data.incarnation)
+    check_kept("clusters", list(data.clusters.values()))
 
     async def look() -> list[Claim]:
         await check_still_valid(request)
@@ -240,10 +244,12 @@ async def claim_jobs(request: AnyRequest, desk: GivenDesk, data_plane_id: PlaneI
             limit=data.limit,
             incarnation=data.incarnation,
             epoch=data.epoch,
+            clusters=data.clusters,
         )
 
     nothing: list[Claim] = []
-    wish, gone = Wish(jobs=frozenset(data.types)), _until_gone(request)
+    wish = Wish(jobs=frozenset(data.types), clusters=frozenset(data.clusters))
+    gone = _until_gone(request)
     asked = None if data.epoch is None else (data_plane_id, data.epoch)
     found = await desk.wakeups.poll(
         data_plane_id, data.wait_seconds, look, bool, gone, wish=wish, nothing=nothing, asked=asked

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    case,
     exists,
     select,
     update,
@@ -23,6 +24,7 @@ from sqlalchemy.dialects import postgresql
 from control_plane import lifecycle
 from control_plane.jobs import ExecutionCluster
 from control_plane.lifecycle import JobState, Trigger
+from control_plane.planes import in_order
 from control_plane.schema import (
     Document,
     Uuid,
@@ -53,23 +55,23 @@ _CLAIM = (
 def start(clusters: frozenset[ExecutionCluster] = frozenset()) -> Chain:
     """Start at most ``:room`` pending jobs of ``:plane`` whose type is in ``:rows``, oldest first.
 
-    With *clusters*, those alone that are to run on one of them.
+    With *clusters*, those alone that are to run on one of them; ``:shared_incarnation`` and the like are claimed on.
     """
     pending = jobs.alias("due")
-    wanted = [pending.c.execution_cluster.in_(sorted(cluster.value for cluster in clusters))] if clusters else []
+    there = [pending.c.execution_cluster.in_(_values(clusters))] if clusters else []
     due = (
         select(pending.c.job_id)
         .where(
             pending.c.data_plane_id == bindparam("plane", type_=Uuid),
             pending.c.state == JobState.PENDING.value,
             among(pending.c.type, select(rows(type=Text).c.type)),
-            *wanted,
+            *there,
         )
         .order_by(pending.c.created_at)
         .limit(bindparam("room", type_=Integer))
         .with_for_update(skip_locked=True)
     )
-    return _started(among(jobs.c.job_id, due))
+    return _started(among(jobs.c.job_id, due), clusters)
 
 
 @lru_cache
@@ -78,18 +80,31 @@ def start_one() -> Chain:
     return _started(jobs.c.job_id == bindparam("of_job", type_=Uuid))
 
 
-def _started(which: ColumnElement[bool]) -> Chain:
+def _started(which: ColumnElement[bool], clusters: frozenset[ExecutionCluster] = frozenset()) -> Chain:
     first = move(
         Trigger.START,
         which,
         _not_superseded(),
         executor=bindparam("executor_id", type_=Text),
         executor_incarnation=bindparam("by_incarnation", type_=Integer),
-        engine_incarnation=bindparam("by_engine_incarnation", type_=Text),
+        engine_incarnation=_engine_incarnation(clusters),
         epoch=bindparam("new_epoch", type_=Uuid),
         attended_at=now(),
     ).returning(jobs.c.type, jobs.c.input, jobs.c.tag, jobs.c.epoch, jobs.c.execution_cluster, jobs.c.created_at)
     return Chain(first, (audited(Trigger.START, actor()),), _claims)
+
+
+def _engine_incarnation(clusters: frozenset[ExecutionCluster]) -> ColumnElement[Any]:
+    """That of the engine on the job's cluster, where each cluster has one of its own."""
+    everywhere = bindparam("by_engine_incarnation", type_=Text)
+    there = [
+        (jobs.c.execution_cluster == name, bindparam(f"{name}_incarnation", type_=Text)) for name in _values(clusters)
+    ]
+    return case(*there, else_=everywhere) if there else everywhere
+
+
+def _values(clusters: frozenset[ExecutionCluster]) -> list[str]:
+    return [cluster.value for cluster in in_order(clusters)]
 
 
 def _not_superseded() -> ColumnElement[bool]:

@@ -12,11 +12,11 @@ from msgspec import structs
 
 from control_plane.certificates import tls_context
 from control_plane.errors import Refused
-from control_plane.jobs import Closure, Handle, JobType
+from control_plane.jobs import Closure, ExecutionCluster, Handle, JobType
 from control_plane.lifecycle import JobState
 from control_plane.presence import Presences
 from control_plane.scope import Scope
-from control_plane.work import Assignment, Commit, Executor, Failure, Hold, Presence
+from control_plane.work import EVERYWHERE, Assignment, Commit, Executor, Failure, Hold, Presence, Served
 from tests.doubles.misbehaving_server import answer, misbehaving
 from tests.integration.api import Api, served
 from tests.integration.conftest import clock, given, store, url  # noqa: F401  # fixtures
@@ -63,7 +63,14 @@ class Post:
             {self.plane: limit}, worker="w1", lease_seconds=LEASE_SECONDS, lease=lease or uuid4()
         )
 
-    async def start(self, limit: int = 10, *, epoch: UUID | None = None, types: list[JobType] = TYPES) -> list[Any]:
+    async def start(
+        self,
+        limit: int = 10,
+        *,
+        epoch: UUID | None = None,
+        types: list[JobType] = TYPES,
+        clusters: Served = EVERYWHERE,
+    ) -> list[Any]:
         return await self.jobs.claim(
             EXECUTOR,
             data_plane_id=self.plane,
@@ -71,6 +78,7 @@ class Post:
             limit=limit,
             incarnation="engine-1",
             epoch=epoch or uuid4(),
+            clusters=clusters,
         )
 
 
@@ -251,6 +259,19 @@ async def test_a_claim_of_no_type_starts_nothing_and_still_answers_what_its_epoc
 
     assert [claim.job_id for claim in again] == [first]
     assert post.given.job(second).state is JobState.PENDING
+
+
+async def test_a_claim_for_some_clusters_starts_their_jobs_alone_on_the_incarnation_that_is_there(post: Post) -> None:
+    shared = post.given.pending(execution_cluster=ExecutionCluster.SHARED).job_id
+    dedicated = post.given.pending(execution_cluster=ExecutionCluster.DEDICATED).job_id
+
+    [claim] = await post.start(clusters={ExecutionCluster.SHARED: "app-7"})
+
+    post.given.request(claim.job_id)
+    [held] = await post.claim()
+    assert (claim.job_id, claim.execution_cluster) == (shared, ExecutionCluster.SHARED)
+    assert (held.work.execution_cluster, held.work.incarnation) == (ExecutionCluster.SHARED, "app-7")
+    assert post.given.job(dedicated).state is JobState.PENDING
 
 
 async def test_attending_renews_what_goes_on_and_names_what_is_to_be_closed(post: Post) -> None:

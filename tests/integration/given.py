@@ -20,7 +20,6 @@ from control_plane.intake import Intake, NewJob, NewPlane
 from control_plane.jobs import (
     ApiUser,
     Closure,
-    ExecutionCluster,
     FailureCause,
     Handle,
     Job,
@@ -35,7 +34,18 @@ from control_plane.jobs import (
 from control_plane.planes import DataPlane, Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
-from control_plane.work import Assignment, Claim, Commit, Executor, Failure, Postponement, Publication, Settlement
+from control_plane.work import (
+    EVERYWHERE,
+    Assignment,
+    Claim,
+    Commit,
+    Executor,
+    Failure,
+    Postponement,
+    Publication,
+    Served,
+    Settlement,
+)
 
 EXECUTOR = Executor("job-executor-6f1d", 1, "unix:/run/one.sock")
 SUBMITTER = ApiUser(company_id=1, user_id=11)
@@ -133,7 +143,7 @@ class Given:
         executor: Executor = EXECUTOR,
         limit: int = 1,
         epoch: UUID | None = None,
-        clusters: Sequence[ExecutionCluster] = (),
+        clusters: Served = EVERYWHERE,
     ) -> list[Claim]:
         where, incarnation = (plane or self.plane).data_plane_id, f"engine-{executor.incarnation}"
         return self.dispatch.start(

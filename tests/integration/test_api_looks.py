@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event
 
-from control_plane.jobs import JobType
+from control_plane.jobs import ExecutionCluster, JobType
 from control_plane.planes import DataPlane
 from control_plane.store import Store
 from control_plane.work import News
@@ -38,8 +38,8 @@ async def claim(bearer: Bearer, plane: DataPlane, **more: object) -> list[UUID]:
     return [UUID(assignment["work"]["job_id"]) for assignment in answer.json()["assignments"]]
 
 
-async def claim_jobs(bearer: Bearer, plane: DataPlane, types: Sequence[JobType]) -> list[UUID]:
-    body = {"executor": EXECUTOR, "types": types, "limit": 10, "incarnation": "e", "wait_seconds": LONG}
+async def claim_jobs(bearer: Bearer, plane: DataPlane, types: Sequence[JobType], **more: object) -> list[UUID]:
+    body = {"executor": EXECUTOR, "types": types, "limit": 10, "incarnation": "e", "wait_seconds": LONG} | more
     answer = await bearer.post(plane_path(plane, "/jobs/claim"), body)
     assert answer.status_code == 200, answer.text
     return [UUID(claimed["job_id"]) for claimed in answer.json()["claims"]]
@@ -132,6 +132,24 @@ async def test_news_of_cancellations_makes_nobody_look_for_jobs_and_the_other_wa
     assert not any("UPDATE jobs" in statement for statement in told.seen)
     for poll in (for_jobs, for_cancellations):
         poll.cancel()
+
+
+async def test_jobs_of_a_cluster_that_a_waiting_executor_does_not_serve_are_not_looked_at_either(api: Api) -> None:
+    """And those of its own are found by the next look, as any."""
+    api.given.pending(execution_cluster=ExecutionCluster.DEDICATED)
+    clusters = {"shared": "app-1"}
+    waiting = asyncio.create_task(claim_jobs(api.process(), api.given.plane, list(JobType), clusters=clusters))
+    await api.until_waiting(api.given.plane)
+
+    told = Statements(api.given.store)
+    await api.desk.look_for_all()
+    await api.until_waiting(api.given.plane)
+    looked_at = [statement for statement in told.seen if "UPDATE jobs" in statement]
+    own = api.given.pending(execution_cluster=ExecutionCluster.SHARED)
+    await api.desk.look_for_all()
+
+    assert looked_at == []
+    assert await soon(waiting) == [own.job_id]
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_only_a_narrative_plane_has_clusters(given: Given) -> None:
     before = given.intake.planes()
 
     with pytest.raises(BadInput, match=r"^execution_clusters: only a plane on platform_aws has any; leave it out$"):
-        given.new_plane(Platform.SNOWFLAKE, execution_clusters=[SHARED])
+        given.new_plane(Platform.SNOWFLAKE, execution_clusters={SHARED: "app-1"})
 
     assert given.intake.planes() == before
 
@@ -59,7 +59,7 @@ def test_a_job_gets_the_cluster_that_it_names_or_else_the_planes_first(
 def test_a_cluster_that_the_plane_does_not_have_is_refused_with_those_that_it_has_and_no_job_is_made(
     given: Given,
 ) -> None:
-    plane = given.new_plane(display_name="north", execution_clusters=[SHARED])
+    plane = given.new_plane(display_name="north", execution_clusters={SHARED: "app-1"})
 
     with pytest.raises(
         BadInput, match=r"execution_cluster: north has no dedicated cluster, only shared: .*leave"
@@ -99,13 +99,26 @@ def test_an_executor_starts_the_jobs_of_its_clusters_alone(given: Given, both: D
     dedicated = given.pending(plane=both, execution_cluster=DEDICATED).job_id
     shared = given.pending(plane=both, execution_cluster=SHARED).job_id
 
-    of_none, of_one, of_the_other = (
-        given.start(plane=both, limit=10, clusters=clusters) for clusters in ([SHARED], [SHARED], [SHARED, DEDICATED])
+    of_shared, again, of_both = (
+        given.start(plane=both, limit=10, clusters=clusters)
+        for clusters in ({SHARED: "app-1"}, {SHARED: "app-1"}, {SHARED: "app-1", DEDICATED: "master-7"})
     )
 
-    assert [claim.job_id for claim in of_none] == [shared]
-    assert of_one == []
-    assert [claim.job_id for claim in of_the_other] == [dedicated]
+    assert [claim.job_id for claim in of_shared] == [shared]
+    assert again == []
+    assert [claim.job_id for claim in of_both] == [dedicated]
+
+
+def test_a_job_is_claimed_on_the_incarnation_of_what_runs_on_its_cluster(given: Given, both: DataPlane) -> None:
+    """It alone can vouch for a job of which nothing is found."""
+    jobs = {cluster: given.pending(plane=both, execution_cluster=cluster).job_id for cluster in both.execution_clusters}
+
+    given.start(plane=both, limit=10, clusters={SHARED: "app-1", DEDICATED: "master-7"})
+    for job_id in jobs.values():
+        given.request(job_id)
+
+    claimed_on = {held.work.execution_cluster: held.work.incarnation for held in given.claim(plane=both)}
+    assert claimed_on == {SHARED: "app-1", DEDICATED: "master-7"}
 
 
 def test_an_executor_whose_engine_does_not_tell_clusters_apart_starts_whatever_waits(given: Given) -> None:
@@ -119,7 +132,7 @@ def test_a_job_of_another_cluster_never_holds_up_those_that_wait_behind_it(given
         given.pending(plane=both, execution_cluster=DEDICATED)
     shared = given.pending(plane=both, execution_cluster=SHARED).job_id
 
-    [claim] = given.start(plane=both, limit=1, clusters=[SHARED])
+    [claim] = given.start(plane=both, limit=1, clusters={SHARED: "app-1"})
 
     assert claim.job_id == shared
 

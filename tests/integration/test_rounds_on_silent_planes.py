@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from adapters.base import Listing, Trouble
+from adapters.narrative.spark import SparkAdapter
 from control_plane import schema
 from control_plane.errors import EngineUnavailable
-from control_plane.jobs import Waiting
+from control_plane.jobs import ExecutionCluster, Waiting
 from control_plane.lifecycle import JobState
 from control_plane.work import Executor, Work
 from tests.doubles.memory_engine import MemoryEngine
@@ -24,6 +25,7 @@ from workers.breaker import LONGEST_PAUSE_SECONDS
 from workers.judgement import Case
 from workers.limits import Limits
 
+SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
 DEAD = Executor("job-executor-dead", 1, "unix:/dead")
 ONE_BY_ONE = Limits(batch_size=1, batches_in_flight=100, postpone_at_most_seconds=1.0)
 
@@ -110,6 +112,31 @@ def test_a_dead_executors_cancellations_do_not_delay_a_living_ones(given: Given)
         run(scenario())
     assert [line["what"] for line in lines(logs, "engine_lost")] == [DEAD.executor_id]
     assert lines(logs, "engine_back") == []
+
+
+def test_a_silent_clusters_cancellations_do_not_delay_those_of_another(given: Given) -> None:
+    silent = Listened(engine="spark-standalone", given=given, raises=True)
+    silent.faults.silent = True
+    living = MemoryEngine(engine="spark-connect")
+    plane = given.new_plane(execution_clusters=[SHARED, DEDICATED])
+    engine = SparkAdapter({SHARED: living, DEDICATED: silent})
+    bench = Timely(given, {plane.data_plane_id: engine}, limits=Limits(postpone_at_most_seconds=1.0))
+    waiting = [given.requested(plane=plane, execution_cluster=DEDICATED).job_id for _ in range(10)]
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: all(bench.waits(job_id, Waiting.PLANE_SILENT)() for job_id in waiting))
+            claim = given.running(plane=plane)
+            living.start(Work(claim.job_id, claim.tag))
+            given.request(claim.job_id)
+            requested_at = given.clock.now
+            await bench.until(bench.settles(claim.job_id))
+            assert (given.clock.now - requested_at).total_seconds() < 2
+            assert (given.job(claim.job_id).receipt or fail()).engine == "spark-connect"
+
+    with capture_logs() as logs:
+        run(scenario())
+    assert [line["what"] for line in lines(logs, "engine_lost")] == ["spark, dedicated cluster"]
 
 
 def test_executors_that_answered_are_not_remembered_for_ever(given: Given) -> None:

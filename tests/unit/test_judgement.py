@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from adapters.base import ClosedWork, Listing, Run, RunStatus, StopAnswer, Trouble
 from control_plane.jobs import Closure, Handle, JobType, Outcome, Process, Rung, Waiting
@@ -317,3 +318,12 @@ def test_an_adapter_is_told_that_nothing_more_of_a_running_job_can_start(
 
     assert isinstance(given.work, ClosedWork) is is_closed
     assert msgspec.structs.asdict(given.work) == msgspec.structs.asdict(given.assignment.work)
+
+
+def test_the_receipt_names_the_engine_that_answered_where_an_adapter_speaks_to_several() -> None:
+    settled = case()
+    settled.listing = structs.replace(shown(), engine="spark-connect")
+
+    receipt = receipt_of(settled, Ended(Outcome.NEVER_STARTED), engine="spark", worker="w1", seen_at=NOW)
+
+    assert receipt.engine == "spark-connect"

@@ -10,7 +10,7 @@ from msgspec import Struct
 from adapters.base import RunStatus
 from control_plane.errors import CountermandError
 from control_plane.jobs import FailureCause, Handle, JobType
-from control_plane.work import Claim
+from control_plane.work import Claim, Served
 
 
 class Ending(Struct, frozen=True):
@@ -36,11 +36,21 @@ class Engine(Protocol):
     """One engine, as an executor uses it. Nothing here blocks the event loop."""
 
     name: str  #: as in handles
-    incarnation: str  #: which start of the engine this is
-    types: frozenset[JobType]  #: what it can run
     ends_with_executor: (
         bool  #: whether what an earlier start of the executor submitted is over, also what was under way
     )
+
+    @property
+    def incarnation(self) -> str:
+        """Which start of the engine this is."""
+
+    @property
+    def types(self) -> frozenset[JobType]:
+        """What it can run."""
+
+    @property
+    def clusters(self) -> Served:
+        """Which clusters it serves, each by the incarnation of what runs there; empty: it takes jobs of any."""
 
     async def start(self, claim: Claim, permit_left: Callable[[], float]) -> Handle:
         """Begin the job's one run, under its tag, in a session of its own; answers once its name is known.

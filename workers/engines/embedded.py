@@ -21,7 +21,7 @@ from adapters.narrative.wire import ENGINE, run_handle
 from control_plane.errors import BadInput, EngineUnavailable
 from control_plane.jobs import FailureCause, Handle, JobType
 from control_plane.planes import Owner
-from control_plane.work import Claim, Publication
+from control_plane.work import EVERYWHERE, Claim, Publication, Served
 from workers.engines.base import Ending
 from workers.engines.folder import Folder
 from workers.engines.plans import TYPES, Answer, Plan, plan
@@ -47,6 +47,7 @@ class EmbeddedEngine:
 
     name = ENGINE
     types: frozenset[JobType] = TYPES
+    clusters: Served = EVERYWHERE
     ends_with_executor = True  #: it is in the same process, and whoever holds the folder's lock knows that to be gone
 
     def __init__(

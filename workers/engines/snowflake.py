@@ -17,7 +17,7 @@ from adapters.snowflake.outputs import Outputs
 from adapters.snowflake.words import Fate
 from control_plane.errors import BadInput, EngineUnavailable
 from control_plane.jobs import Handle, JobType, Waiting
-from control_plane.work import Claim
+from control_plane.work import EVERYWHERE, Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
 from workers.engines.snowflake_endings import Endings
@@ -44,6 +44,7 @@ class SnowflakeEngine:
 
     name = ENGINE
     types: frozenset[JobType] = TYPES
+    clusters: Served = EVERYWHERE
     ends_with_executor = False  #: what was submitted, or is on its way, is in Snowflake's hands
 
     def __init__(
