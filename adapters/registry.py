@@ -9,12 +9,23 @@ from msgspec import Struct
 
 from adapters.base import Adapter
 from control_plane.errors import BadInput
-from control_plane.planes import Platform
+from control_plane.planes import DataPlane, Platform
 
 GROUP = "countermand.adapters"
-BUILT_IN = {"duckdb": "adapters.narrative.embedded:for_plane", "snowflake": "adapters.snowflake.adapter:for_plane"}
-#: The engine on a platform's planes.
-ENGINES: Mapping[Platform, str] = {Platform.NARRATIVE: "duckdb", Platform.SNOWFLAKE: "snowflake"}
+BUILT_IN = {
+    "duckdb": "adapters.narrative.embedded:for_plane",
+    "snowflake": "adapters.snowflake.adapter:for_plane",
+    "spark": "adapters.narrative.spark:for_plane",
+    "spark-connect": "adapters.narrative.spark_connect:for_plane",
+    "spark-standalone": "adapters.narrative.spark_standalone:for_plane",
+}
+
+
+def engine_on(plane: DataPlane) -> str:
+    """The engine that runs the plane's jobs, as its adapter is named."""
+    if plane.platform is Platform.SNOWFLAKE:
+        return "snowflake"
+    return "spark" if plane.execution_clusters else "duckdb"
 
 
 class Surroundings(Struct, frozen=True):

@@ -16,7 +16,21 @@ from config.sources import NotJson, SettingsFile
 
 FILE_VARIABLE = "COUNTERMAND_CONFIG"
 #: Never repeated in a message, wherever they stand: they are secrets, or may hold a password.
-SECRET_FIELDS = {"control_plane", "database_url", "private_key_password", "snowflake", "token", "url"}
+SECRET_FIELDS = {
+    "connect_token",
+    "connect_url",
+    "control_plane",
+    "database_url",
+    "master_token",
+    "master_ui_url",
+    "master_url",
+    "private_key_password",
+    "snowflake",
+    "spark",
+    "token",
+    "ui_url",
+    "url",
+}
 #: What stands in the place of these may be the secret that belongs into them.
 SECTION_ERRORS = {"model_type", "dict_type"}
 

@@ -26,6 +26,7 @@ from config.names import PREFIX, dotted, variable_of
 from config.section import Section, TokenFile, Wrong, allowed, validated
 from config.snowflake import SnowflakeSettings
 from config.sources import CustomarySource, OneOfEach, ProfileSource, SettingsFile, VariableSource
+from config.spark import SparkSettings
 from config.tls import TlsSettings
 from config.worker import WorkerSettings
 
@@ -144,6 +145,7 @@ class Settings(BaseSettings):
     executor: ExecutorSettings = Field(default_factory=ExecutorSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     snowflake: SnowflakeSettings = Field(default_factory=SnowflakeSettings)
+    spark: SparkSettings = Field(default_factory=SparkSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 
+from config import spark
 from config.errors import SettingsError
 from config.places import Places
 from config.snowflake import REPLACED_BY, SIDES, customary, replacing
@@ -127,6 +128,8 @@ def one_of_each(told: Any) -> Any:
     told = replacing(told, {"token": ("token_file",), "token_file": ("token",)})
     if isinstance(account := told.get("snowflake"), Mapping):
         told["snowflake"] = replacing_below(account)
+    if isinstance(clusters := told.get("spark"), Mapping):
+        told["spark"] = replacing(clusters, spark.REPLACED_BY)
     return told
 
 

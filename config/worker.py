@@ -23,6 +23,7 @@ from config.section import (
     validated,
 )
 from config.snowflake import SnowflakeSettings
+from config.spark import SparkSettings
 
 
 def check_call_timeout(seconds: float, info: ValidationInfo) -> float:
@@ -51,10 +52,11 @@ class PlaneSettings(Section):
     executor_token_file: Path | None = None
     #: The whole account: nothing of ``[snowflake]``, nor of the variables of Snowflake's own tools, is added to it.
     snowflake: SnowflakeSettings | None = None
+    spark: SparkSettings | None = None  #: all of it: nothing of ``[spark]`` is added
 
 
 def check_planes(value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    """Accept planes of which no two have the same token, and whose calls to Snowflake fit into their lease."""
+    """Accept planes of which no two have the same token, and whose calls to their engine fit into their lease."""
     planes = validated(value, handler, list(_shared_tokens(value)))
     refuse(_long_calls(planes, info.data.get("lease_seconds", math.inf)))
     return planes
@@ -82,10 +84,10 @@ def _one_name(file: str) -> str:
 
 def _long_calls(planes: Mapping[str, PlaneSettings], lease_seconds: float) -> Iterator[Wrong]:
     for name, plane in planes.items():
-        seconds = plane.snowflake.call_timeout_seconds if plane.snowflake else 0.0
-        if seconds >= lease_seconds:
-            error = allowed(f"less than worker.lease_seconds, which is {lease_seconds:g}")
-            yield Wrong((name, "snowflake", "call_timeout_seconds"), error, seconds)
+        for engine, own in (("snowflake", plane.snowflake), ("spark", plane.spark)):
+            if own is not None and own.call_timeout_seconds >= lease_seconds:
+                error = allowed(f"less than worker.lease_seconds, which is {lease_seconds:g}")
+                yield Wrong((name, engine, "call_timeout_seconds"), error, own.call_timeout_seconds)
 
 
 PlaneName = Annotated[str, Field(min_length=1)]

@@ -13,6 +13,8 @@ from control_plane.printing import as_moment, print_fields, print_json, print_ta
 from control_plane.waiting import describe, exit_code, wait_for_end
 from control_plane.wire import JobSubmission, Order
 
+_FIRST = "Default: the first that its plane has."
+
 jobs = typer.Typer(help="Jobs: submit, look, ask for their cancellation.", no_args_is_help=True)
 
 
@@ -23,13 +25,13 @@ def submit(
     type_: Annotated[str, option_of(JobType, "--type")],
     input_: Annotated[str, typer.Option("--input", help="JSON, @FILE, or - for stdin.")],
     idempotency_key: Annotated[str | None, typer.Option(help="The same key answers the same job.")] = None,
-    execution_cluster: Annotated[str | None, option_of(ExecutionCluster)] = None,
+    execution_cluster: Annotated[str | None, option_of(ExecutionCluster, help_=_FIRST)] = None,
     retry_of: Annotated[str | None, typer.Option(help="The job that this one repeats.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job; an executor of its plane starts it."""
     job_type = read_member(JobType, type_, "type")
-    cluster = read_member(ExecutionCluster, execution_cluster, "execution_cluster") if execution_cluster else None
+    cluster = _read_cluster(execution_cluster)
     document = read_document(input_, "input")
     if not isinstance(document, dict):
         raise BadInput(f"input: a JSON object is needed, not {type(document).__name__}", field="input")
@@ -55,6 +57,7 @@ def track(
     context: typer.Context,
     plane: Annotated[str, typer.Option("--data-plane", "--plane", help="Id or name.")],
     handle: Annotated[str, typer.Option(help="The engine's own name of the run, such as a Snowflake query id.")],
+    execution_cluster: Annotated[str | None, option_of(ExecutionCluster, help_=_FIRST)] = None,
     wait_cancel: Annotated[
         bool, typer.Option("--wait-cancel", help="Ask for its cancellation, and wait for the proof.")
     ] = False,
@@ -65,17 +68,28 @@ def track(
 
     Whose work may be tracked on a plane says its owner: `countermand planes allow-tracking`.
     """
+    cluster = _read_cluster(execution_cluster)
     with context.obj.client() as client:
         plane_id = find_plane_id(client, plane)
         key = f"track:{uuid5(plane_id, handle)}"
         job = client.submit_job(
-            JobSubmission(data_plane_id=plane_id, type=JobType.EXTERNAL, handle=handle, idempotency_key=key)
+            JobSubmission(
+                data_plane_id=plane_id,
+                type=JobType.EXTERNAL,
+                handle=handle,
+                execution_cluster=cluster,
+                idempotency_key=key,
+            )
         )
         if wait_cancel:
             job = wait_for_end(client, client.request_cancellation(job.job_id, reason))
     print_json(job) if as_json else _print_tracked(job)
     if wait_cancel:
         raise typer.Exit(exit_code(job))
+
+
+def _read_cluster(given: str | None) -> ExecutionCluster | None:
+    return None if given is None else read_member(ExecutionCluster, given, "execution_cluster")
 
 
 def _print_tracked(job: Job) -> None:

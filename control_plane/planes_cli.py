@@ -74,13 +74,13 @@ def list_planes(context: typer.Context, as_json: AsJson = False) -> None:
             plane.data_plane_id,
             plane.display_name,
             plane.platform.type.value,
-            ", ".join(plane.execution_clusters),
             "silent" if plane.silent and plane.status == "active" else plane.status,
             as_moment(plane.last_heartbeat_at),
+            ", ".join(plane.execution_clusters),
         )
         for plane in found
     ]
-    print_table(("id", "name", "platform", "clusters", "status", "last heartbeat"), rows)
+    print_table(("id", "name", "platform", "status", "last heartbeat", "clusters"), rows)
 
 
 @planes.command(epilog="Example: countermand planes show local --json")

@@ -16,7 +16,7 @@ from sqlalchemy import inspect
 from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
-from control_plane.jobs import JobType
+from control_plane.jobs import ExecutionCluster, JobType
 from control_plane.lifecycle import JobState
 from control_plane.migrations import upgrade
 from control_plane.planes import Platform
@@ -30,6 +30,7 @@ from workers.engines.folder import Folder
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 SUBMIT = ("jobs", "submit", "--data-plane", "local", "--type", "nql-forecast", "--input")
+ON_SPARK = ("jobs", "submit", "--data-plane", "spark", "--type", "nql-forecast", "--input")
 FORECAST = json.dumps({"nql": "SELECT 1", "compiled_sql": "SELECT 1"})
 OUTPUTS = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'outputs'"
 
@@ -102,6 +103,12 @@ BAD = [
         ExitCode.BAD_INPUT,
         ("execution_cluster", "'huge'", "dedicated", "shared"),
     ),
+    Bad(
+        "a cluster that the plane does not have",
+        (*ON_SPARK, FORECAST, "--execution-cluster", "dedicated"),
+        ExitCode.BAD_INPUT,
+        ("execution_cluster: spark has no dedicated cluster, only shared", "leave it out"),
+    ),
     Bad("a retry of nothing", (*SUBMIT, FORECAST, "--retry-of", NOBODY), ExitCode.NOT_FOUND, (NOBODY,)),
     Bad(
         "a key that another job has",
@@ -146,6 +153,18 @@ BAD = [
         ("platform", "'spark'", "platform_aws", "platform_snowflake"),
     ),
     Bad(
+        "a foreign cluster of a plane",
+        ("planes", "create", "new", "--cluster", "huge"),
+        ExitCode.BAD_INPUT,
+        ("execution_clusters", "'huge'", "shared", "dedicated"),
+    ),
+    Bad(
+        "a cluster of a plane on another platform",
+        ("planes", "create", "new", "--platform", "platform_snowflake", "--cluster", "shared"),
+        ExitCode.BAD_INPUT,
+        ("execution_clusters", "platform_aws", "leave it out"),
+    ),
+    Bad(
         "a permit of no length",
         ("planes", "create", "new", "--permit-seconds", "0"),
         ExitCode.BAD_INPUT,
@@ -180,6 +199,24 @@ BAD = [
         ("executor", "--data-plane", "snow", "--data-folder", "new"),
         ExitCode.BAD_INPUT,
         ("snowflake.account", "no account is configured", "[snowflake]", "COUNTERMAND_SNOWFLAKE__ACCOUNT"),
+    ),
+    Bad(
+        "a plane whose cluster is nowhere, worked",
+        ("worker", "--data-plane", "spark"),
+        ExitCode.BAD_INPUT,
+        ("spark.connect_url", "where the shared cluster is", "[spark]", "COUNTERMAND_SPARK__CONNECT_URL"),
+    ),
+    Bad(
+        "a plane whose clusters are nowhere, executed",
+        ("executor", "--data-plane", "spark", "--data-folder", "new"),
+        ExitCode.BAD_INPUT,
+        ("spark.connect_url", "spark has clusters of Spark (shared), and nothing says where", "[spark]"),
+    ),
+    Bad(
+        "an option of the embedded engine on Spark",
+        ("executor", "--data-plane", "spark", "--data-folder", "new", "--threads", "2"),
+        ExitCode.BAD_INPUT,
+        ("threads", "--threads", "embedded DuckDB", "spark has clusters of Spark", "leave it out"),
     ),
     Bad(
         "an option of the embedded engine on another platform",
@@ -298,6 +335,7 @@ def inhabited(databases: Databases) -> Iterator[Inhabited]:
     with databases.lend_sqlite() as url, site_of(url) as site:
         plane = site.plane()
         site.intake.create_plane(NewPlane("snow", Platform.SNOWFLAKE))
+        site.intake.create_plane(NewPlane("spark", Platform.NARRATIVE, execution_clusters=[ExecutionCluster.SHARED]))
         site.intake.submit(NewJob(plane, JobType.SAMPLE, {"dataset_id": 1}, idempotency_key="taken"), PERSON)
         delivery = NewJob(plane, JobType.DELIVER_DATA, {"dataset_id": 1})
         yield Inhabited(site, site.intake.submit(delivery, PERSON).job_id)

@@ -89,6 +89,14 @@ def test_a_listing_of_no_planes_says_so(sqlite_site: Site) -> None:
     assert listed.stdout == "No data planes.\n"
 
 
+def test_a_planes_clusters_are_given_one_by_one_and_listed(sqlite_site: Site) -> None:
+    made = sqlite_site.run("planes", "create", "big", "--cluster", "dedicated", "--cluster", "shared", "--json")
+    listed = sqlite_site.run("planes", "list")
+
+    assert json.loads(made.stdout)["execution_clusters"] == ["shared", "dedicated"]
+    assert re.search(r"^\S+  big +platform_aws .* shared, dedicated *$", listed.stdout, re.MULTILINE)
+
+
 def test_nested_documents_are_shown_indented(furnished: Site) -> None:
     (job,) = furnished.intake.jobs().records
 
@@ -111,7 +119,8 @@ def test_nested_documents_are_shown_indented(furnished: Site) -> None:
             ("jobs", "list"),
             [*JobType, *JobState, "created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"],
         ),
-        (("planes", "create"), [*Platform]),
+        (("jobs", "track"), [*ExecutionCluster]),
+        (("planes", "create"), [*Platform, *ExecutionCluster]),
     ],
 )
 def test_help_lists_what_can_be_chosen(furnished: Site, command: tuple[str, ...], choices: list[str]) -> None:

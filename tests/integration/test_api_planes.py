@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from control_plane.jobs import ExecutionCluster
 from control_plane.planes import SILENT_AFTER_SECONDS
 from tests.integration.api import FOREIGN_COMPANY, Api, plane_path, served, submission
 from tests.integration.given import Given
@@ -61,6 +62,7 @@ async def test_a_plane_is_the_companys_that_made_it_and_is_shown_as_it_was_made(
         "last_heartbeat_at": None,
         "silent": False,
         "tracking": {"users": [], "warehouses": [], "roles": []},
+        "execution_clusters": [],
     }
 
 
@@ -87,6 +89,8 @@ async def test_a_plane_needs_a_name_and_a_platform_and_no_more(api: Api) -> None
         ({"collaborators": [2**31]}, "collaborators"),
         ({"tags": [""]}, "tags"),
         ({"description": "a\0b"}, "description"),
+        ({"execution_clusters": ["vast"]}, "execution_clusters"),
+        ({"execution_clusters": ["shared"], "platform": {"type": "platform_snowflake"}}, "execution_clusters"),
         ({"colour": "red"}, "colour"),
     ],
     ids=str,
@@ -98,6 +102,26 @@ async def test_a_plane_that_cannot_be_right_is_refused_naming_the_field(
 
     assert (answer.status_code, field in answer.json()["detail"]) == (400, True), answer.json()["detail"]
     assert len((await api.bearer().get("/data-planes")).json()["records"]) == 1  # the given one
+
+
+async def test_a_planes_clusters_are_shown_the_one_first_that_jobs_get_which_name_none(api: Api) -> None:
+    person = api.bearer()
+
+    made = (await person.post("/data-planes", plane_body(execution_clusters=["dedicated", "shared"]))).json()
+    job = await person.post("/jobs", submission(api.given.intake.plane(made["data_plane_id"])))
+
+    assert made["execution_clusters"] == ["shared", "dedicated"]
+    assert job.json()["execution_cluster"] == "shared"
+
+
+async def test_a_cluster_that_a_plane_does_not_have_is_refused_naming_the_field_and_what_there_is(api: Api) -> None:
+    plane = api.given.new_plane(execution_clusters=[ExecutionCluster.DEDICATED])
+
+    refused = await api.bearer().post("/jobs", submission(plane, execution_cluster="shared"))
+
+    assert refused.status_code == 400
+    assert refused.json()["detail"].startswith(f"execution_cluster: {plane.display_name} has no shared cluster, only")
+    assert api.given.intake.jobs().total_records == 0
 
 
 async def test_a_platform_that_is_not_known_is_told_what_is(api: Api) -> None:

@@ -19,6 +19,7 @@ from config.settings import (
     load_settings,
 )
 from config.snowflake import SnowflakeSettings
+from config.spark import SparkSettings
 from config.tls import TlsSettings
 from config.worker import PlaneSettings, WorkerSettings
 from control_plane.jobs import JobType
@@ -85,6 +86,7 @@ def test_the_example_names_every_setting() -> None:
         ExecutorSettings,
         ServerSettings,
         SnowflakeSettings,
+        SparkSettings,
         PolicySettings,
     ):
         for name in section.model_fields:

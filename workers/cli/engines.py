@@ -1,14 +1,16 @@
 """The engine of an executor, opened as its plane's platform and the settings say."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers.cli.desk import read_token
 
 if TYPE_CHECKING:
     from config.settings import ExecutorSettings, Settings
+    from control_plane.jobs import ExecutionCluster
     from control_plane.planes import DataPlane
     from workers.engines.base import Engine
     from workers.engines.embedded import EmbeddedEngine
@@ -22,6 +24,12 @@ class Opened(NamedTuple):
     address: str | None
 
 
+#: What opens the engine of a cluster.
+PARTS = {
+    "shared": "workers.engines.spark_connect:SparkConnectEngine.open",
+    "dedicated": "workers.engines.spark_standalone:SparkStandaloneEngine.open",
+}
+
 Opener = Callable[[AsyncExitStack, "Folder"], Awaitable[Opened]]
 
 
@@ -31,13 +39,14 @@ def opener_of(
     embedded_only: Sequence[str],
     make_engine: "Callable[..., EmbeddedEngine] | None",
 ) -> Opener:
-    """Opens the engine of the plane's platform. Whatever the settings lack is said before anything is opened."""
-    from control_plane.planes import Platform
+    """Opens the engine that the plane's jobs run on. Whatever the settings lack is said before anything is opened."""
+    from adapters.registry import engine_on
 
-    if plane.platform is Platform.SNOWFLAKE:
-        _refuse_embedded_only(plane, embedded_only)
-        return _snowflake_opener(settings)
-    return _embedded_opener(settings.executor, make_engine)
+    engine = engine_on(plane)
+    if engine == "duckdb":
+        return _embedded_opener(settings.executor, make_engine)
+    _refuse_embedded_only(plane, embedded_only)
+    return _snowflake_opener(settings) if engine == "snowflake" else _spark_opener(settings, plane)
 
 
 def _refuse_embedded_only(plane: "DataPlane", given: Sequence[str]) -> None:
@@ -45,7 +54,9 @@ def _refuse_embedded_only(plane: "DataPlane", given: Sequence[str]) -> None:
 
     for name in given:
         option = f"--{name}".replace("_", "-")
-        where = f"{plane.display_name} is on {plane.platform.value}"
+        where = (
+            f"{plane.display_name} {'has clusters of Spark' if plane.execution_clusters else f'is on {plane.platform}'}"
+        )
         raise BadInput(f"{name}: {option} is for embedded DuckDB, and {where}: leave it out", field=name)
 
 
@@ -88,6 +99,32 @@ def _snowflake_opener(settings: "Settings") -> Opener:
         return Opened(engine, None)
 
     return open_snowflake
+
+
+def _spark_opener(settings: "Settings", plane: "DataPlane") -> Opener:
+    from workers.cli.spark import engine_options
+
+    options = engine_options(settings, plane)
+
+    async def open_spark(opened: AsyncExitStack, _folder: "Folder") -> Opened:
+        from workers.engines.spark import SparkEngine
+
+        parts: dict[ExecutionCluster, Engine] = {}
+        for cluster, own in options.items():
+            parts[cluster] = await _open_part(cluster, own, settings)
+            opened.push_async_callback(parts[cluster].aclose)
+        return Opened(SparkEngine(parts), None)
+
+    return open_spark
+
+
+async def _open_part(cluster: "ExecutionCluster", options: Mapping[str, Any], settings: "Settings") -> "Engine":
+    part: Engine = await EntryPoint(cluster, PARTS[cluster], "").load()(
+        **options,
+        timeout_seconds=settings.spark.call_timeout_seconds,
+        microcents_per_second=settings.executor.microcents_per_second,
+    )
+    return part
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from control_plane.arguments import AsJson, DatabaseUrl, find_plane
 from workers.cli.desk import intake_of, open_store
 from workers.cli.options import ControlPlane, TokenFile, refuse_both
-from workers.cli.reaching import account_section, bearer_of, line_of, planes_of, settings_of
+from workers.cli.reaching import bearer_of, line_of, planes_of, sections_of, settings_of
 from workers.clock import Clock
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ async def _check_remote_plane(
     except CountermandError as error:
         return Named(name, section=section), Check(ok=False, detail=error.message)
     known = _known({known.executor: known.holds_jobs for known in executors})
-    own, account = settings_of(settings, plane), account_section(name, plane)
-    make = adapter_maker(own, introduced.installation, account=account, known=lambda _: known)
+    own, sections = settings_of(settings, plane), sections_of(name, plane)
+    make = adapter_maker(own, introduced.installation, sections=sections, known=lambda _: known)
     return _named(introduced.plane)._replace(section=section), await _check_plane(make, introduced.plane)
 
 

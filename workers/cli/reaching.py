@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -71,17 +71,32 @@ def _checked(token: "SecretStr", field: str) -> str:
 
 
 def settings_of(settings: "Settings", plane: "PlaneSettings") -> "Settings":
-    """The settings as they are for one plane: its own account and token of executors, where it has them."""
+    """The settings as they are for one plane: its own account, clusters and token of executors, where it has them."""
     worker = settings.worker
     if plane.executor_token_file is not None:
         worker = worker.model_copy(update={"executor_token_file": plane.executor_token_file})
     snowflake = settings.snowflake if plane.snowflake is None else plane.snowflake
-    return settings.model_copy(update={"worker": worker, "snowflake": snowflake})
+    spark = settings.spark if plane.spark is None else plane.spark
+    return settings.model_copy(update={"worker": worker, "snowflake": snowflake, "spark": spark})
 
 
-def account_section(name: str, plane: "PlaneSettings") -> str:
-    """Where the account of the plane stands: in a section of its own, or in the common one."""
-    return "snowflake" if plane.snowflake is None else f"worker.planes.{name}.snowflake"
+class Sections(NamedTuple):
+    """Where a plane's account stands, and where its clusters do."""
+
+    snowflake: str
+    spark: str
+
+
+COMMON = Sections("snowflake", "spark")  #: of planes without sections of their own
+
+
+def sections_of(name: str, plane: "PlaneSettings") -> Sections:
+    """Those of the plane: its own, or the common ones."""
+    own = f"worker.planes.{name}."
+    return Sections(
+        COMMON.snowflake if plane.snowflake is None else f"{own}{COMMON.snowflake}",
+        COMMON.spark if plane.spark is None else f"{own}{COMMON.spark}",
+    )
 
 
 def planes_of(settings: "Settings", names: Sequence[str]) -> "dict[str, PlaneSettings]":

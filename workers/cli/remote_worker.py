@@ -8,7 +8,7 @@ import typer
 
 from control_plane.errors import BadInput, CountermandError
 from workers.cli.desk import HEARTBEAT_SECONDS, read_token, tune_interpreter
-from workers.cli.reaching import account_section, bearer_of, line_of, planes_of, settings_of, tls_of
+from workers.cli.reaching import Sections, bearer_of, line_of, planes_of, sections_of, settings_of, tls_of
 from workers.cli.reloading import Rereading, reloader
 
 if TYPE_CHECKING:
@@ -73,22 +73,28 @@ def check_remote_worker(settings: "Settings", names: Sequence[str]) -> None:
 
 
 def _looks_at_process(settings: "Settings") -> "Iterator[Callable[[], object]]":
+    from workers.cli.spark import looks_at
+
     own = settings.tls
     yield lambda: tls_of(own.model_copy(update={"client_certificate_file": None, "client_key_file": None}))
     yield lambda: tls_of(own.model_copy(update={"ca_file": None}))
     yield lambda: line_of(settings.model_copy(update={"tls": type(own)()}))
     yield lambda: read_token(settings.worker.executor_token_file, "worker.executor_token_file")
+    yield from looks_at(settings)
 
 
 def _looks_at_plane(settings: "Settings", name: str, plane: "PlaneSettings") -> "Iterator[Callable[[], object]]":
     from workers.cli.snowflake import account_of, sign_in_of
+    from workers.cli.spark import looks_at
 
+    own, sections = settings_of(settings, plane), sections_of(name, plane)
     yield lambda: _bearer(settings, name, plane)
     yield lambda: read_token(plane.executor_token_file, f"worker.planes.{name}.executor_token_file")
     if plane.snowflake is not None:
-        own, account = settings_of(settings, plane), account_section(name, plane)
-        yield lambda: account_of(own, account)
-        yield lambda: sign_in_of(own, "worker", account)
+        yield lambda: account_of(own, sections.snowflake)
+        yield lambda: sign_in_of(own, "worker", sections.snowflake)
+    if plane.spark is not None:
+        yield from looks_at(own, sections.spark)
 
 
 def _error_of(look: "Callable[[], object]") -> CountermandError | None:
@@ -107,7 +113,7 @@ def _outpost(settings: "Settings", name: str, plane: "PlaneSettings", line: "Lin
         line,
         _bearer(settings, name, plane),
         wanted=plane.data_plane,
-        make=lambda introduced: make_adapter(settings_of(settings, plane), introduced, account_section(name, plane)),
+        make=lambda introduced: make_adapter(settings_of(settings, plane), introduced, sections_of(name, plane)),
         worker=settings.worker.name,
         limits=limits_of(settings, plane),
         clock=clock,
@@ -118,11 +124,11 @@ def _bearer(settings: "Settings", name: str, plane: "PlaneSettings") -> "Bearer"
     return bearer_of(plane, f"worker.planes.{name}." if settings.worker.planes else "")
 
 
-def make_adapter(settings: "Settings", introduced: "Introduced", account: str) -> "Adapter":
-    """The adapter of the plane that this process was let in for; its *account*, if it needs one, is in that section."""
+def make_adapter(settings: "Settings", introduced: "Introduced", sections: Sections) -> "Adapter":
+    """The adapter of the plane that this process was let in for; what it needs of the settings is in these sections."""
     from workers.cli.adapters import adapter_maker
 
-    return adapter_maker(settings, introduced.installation, account=account)(introduced.plane)
+    return adapter_maker(settings, introduced.installation, sections=sections)(introduced.plane)
 
 
 def limits_of(settings: "Settings", plane: "PlaneSettings | None" = None) -> "Limits":
