@@ -39,6 +39,7 @@ format: .venv/ready  ## Put imports and layout in order
 bench: .venv/ready .venv-bench/ready  ## Measure against the floor and the peers, on one Postgres
 	.venv-bench/bin/python benchmarks/run.py
 
+# Without the extra `spark`: the group dev has the whole pyspark in the place of its thin client.
 lock: .venv/ready  ## Choose versions anew and write the lock files
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --upgrade --output-file requirements.lock \
 	  --extra server --extra worker --extra embedded --extra snowflake --group dev pyproject.toml

@@ -15,6 +15,7 @@ from tests.postgres import DURABLE, Postgres
 from tests.shared import SharedFolder
 from tests.snowflake import SnowflakeAccount, SnowflakeDouble
 from tests.snowflake_live import LiveAccount, missing
+from tests.spark import ConnectServer, Standalone
 
 SHARED = pytest.StashKey[SharedFolder]()
 #: What the developer's own settings are read from; there only with ``--snowflake-live``.
@@ -80,8 +81,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the run's Postgres, once all workers are done."""
+    """Stop the run's servers, once all workers are done."""
     if not hasattr(config, "workerinput"):
+        for spark in (ConnectServer, Standalone):
+            spark.close_run(config.stash[SHARED])
         Databases(config.stash[SHARED]).close()
         config.stash[SHARED].remove()
 
@@ -96,6 +99,18 @@ def shared(pytestconfig: pytest.Config) -> SharedFolder:
 def databases(shared: SharedFolder) -> Databases:
     """Lends databases, to tests that need several or one that is not migrated."""
     return Databases(shared)
+
+
+@pytest.fixture(scope="session")
+def spark_connect(shared: SharedFolder) -> ConnectServer:
+    """The run's Spark Connect server, which all its tests share: no test stops it, or what others run there."""
+    return ConnectServer.of_run(shared)
+
+
+@pytest.fixture(scope="session")
+def spark_standalone(shared: SharedFolder) -> Standalone:
+    """The run's standalone cluster, which all its tests share: no test stops it, or what others run there."""
+    return Standalone.of_run(shared)
 
 
 @pytest.fixture(scope="session")

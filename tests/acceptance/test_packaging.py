@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_four_packages_and_what_they_read(wheel: Path) -> No
 def test_a_remote_worker_is_asked_to_install_neither_a_store_nor_a_web_framework(metadata: Message) -> None:
     requirements = metadata.get_all("Requires-Dist", [])
 
-    assert metadata.get_all("Provides-Extra") == ["embedded", "server", "snowflake", "worker"]
+    assert metadata.get_all("Provides-Extra") == ["embedded", "server", "snowflake", "spark", "worker"]
     for name in ("alembic", "psycopg", "sqlalchemy"):
         assert [r for r in requirements if r.startswith(name)] == [
             r for r in requirements if r.startswith(name) and r.endswith("extra == 'server'")
