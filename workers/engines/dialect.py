@@ -1,8 +1,8 @@
-"""Compiled SQL, checked: Spark's, put into DuckDB's words, and Snowflake's, which stays as it is.
+"""Compiled SQL, checked: Spark's, which is put into DuckDB's words or stays as it is, and Snowflake's, which stays.
 
-Only one query is let through. On DuckDB also only over the plane's data: a job's SQL must not write, configure, or
-reach for files and networks. DuckDB's own external access is switched off as well; this gives the clear sentence.
-What a query may read in Snowflake, the role's privileges decide.
+Only one query is let through. On DuckDB and Spark also only over the plane's data: a job's SQL must not write,
+configure, or reach for files and networks. DuckDB's own external access is switched off as well; this gives the clear
+sentence. What a query may read in Snowflake, the role's privileges decide.
 """
 
 import re
@@ -17,6 +17,15 @@ READABLE = ("datasets", "samples")
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "generateseries", "explode", "unnest", "inline", "stack"})
 OUTWARD = re.compile(r"^(read|sniff|parquet|load|install|pragma|copy|write|import|export|sleep)_|_scan$")
 OUTWARD_NAMES = frozenset({"glob", "getenv", "query", "query_table", "checkpoint", "force_checkpoint", "nextval"})
+JVM_NAMES = frozenset({"java_method", "reflect", "try_reflect"})
+#: What Spark reads in another way than the parser here. By it a statement might pass as a text or a comment.
+READ_OTHERWISE = {
+    "${": re.compile(r"\$\{"),  # Spark puts its own settings and the server's environment in the place of ${…}
+    "a text in dollars": re.compile(r"\$\w*\$"),
+    "a backslash at the end of a line": re.compile(r"\\\r?\n"),  # a comment goes on
+    "a backslash in a raw text": re.compile(r"""\b[rR](?:'[^']*\\|"[^"]*\\)"""),
+    "a backslash beside a semicolon": re.compile(r"\\.*;|;.*\\", re.DOTALL),  # Spark's command line splits at these
+}
 CHANGES = (exp.DDL, exp.DML, exp.Into, exp.Command, exp.QueryTransform)
 
 
@@ -26,6 +35,25 @@ def translate(sql: str) -> str:
     _refuse_functions(query)
     _refuse_foreign_tables(query)
     return _written(query)
+
+
+def untranslated(sql: str) -> str:
+    """The text of one Spark query, fit to be put on lines of its own within a statement for Spark itself.
+
+    Raises BadInput, naming the field ``compiled_sql``, for anything else, for tables that are not the plane's, and for
+    functions that call into the JVM. A text that Spark might read in another way than it was checked is refused.
+    """
+    text = sql.strip("; \t\r\n")
+    for what, pattern in READ_OTHERWISE.items():
+        if pattern.search(text):
+            raise _refused(f"{what} is not allowed: Spark might read on in another way than was checked")
+    query = _read(text, "spark")
+    _refuse_functions(query)
+    for function in query.find_all(exp.Func):
+        if _name(function) in JVM_NAMES:
+            raise _refused(f"the function {_name(function)} is not allowed: it calls whatever the server has")
+    _refuse_foreign_tables(query)
+    return text
 
 
 def plain(sql: str) -> str:
@@ -97,6 +125,8 @@ def _name(function: exp.Func) -> str:
 def _refuse_foreign_tables(query: exp.Query) -> None:
     own = {cte.alias_or_name.lower() for cte in query.find_all(exp.CTE)}
     for table in query.find_all(exp.Table):
+        if table.find_ancestor(exp.Hint):
+            continue  # the name of a table that the query has elsewhere
         if not isinstance(table.this, exp.Func) and not _is_readable([part.name.lower() for part in table.parts], own):
             raise _refused(
                 f"the table {'.'.join(part.name for part in table.parts)} is not allowed; a job reads "
