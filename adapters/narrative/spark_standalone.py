@@ -1,0 +1,276 @@
+"""Cancelling dedicated applications on a standalone master: kill the driver, and believe its ``driverState`` alone.
+
+Which drivers are a job's, its handle and the warehouse's scripts tell; there a job is closed as well. A master that was
+started again may have forgotten a driver that lives on, so that one it does not know is never gone. The incarnation
+is the name of the folder of scripts: absence is told by that folder, which survives the master, and by nothing else.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from msgspec import structs
+
+from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.narrative.spark_outputs import Outputs
+from adapters.narrative.spark_standalone_line import DRIVER_ID, ENGINE, Fate, MasterError, MasterLine
+from adapters.narrative.spark_standalone_scripts import Scripts, State, job_of
+from adapters.registry import Surroundings
+from control_plane.errors import BadInput, EngineUnavailable
+from control_plane.jobs import Handle, Rung, Waiting
+from control_plane.work import Work
+
+OPTIONS = ("master_url", "warehouse", "ui_url", "token")
+REMEMBERED = 10_000
+MAYBE_SUBMITTED = Trouble(
+    Waiting.NOT_CLOSED, "it may have been submitted, and no driver of it has begun; closing it settles that"
+)
+NAMELESS = Trouble(Waiting.HANDLE_UNKNOWN, "a driver of it has begun that has not told its name yet")
+NO_DRIVER = Trouble(Waiting.HANDLE_UNKNOWN, "the handle is no driver's id: driver-20260131120000-0001")
+
+
+class SparkStandaloneAdapter:
+    """The adapter of a plane's ``dedicated`` cluster. No call to the master lasts longer than *timeout_seconds*.
+
+    *ui_url* is the master's web UI: where it is known, a run has ended only once no executor of it is left either.
+    """
+
+    engine = ENGINE
+    per_executor = False
+
+    def __init__(
+        self,
+        master_url: str,
+        warehouse: Path,
+        *,
+        installation: str,
+        data_plane_id: UUID,
+        timeout_seconds: float = 10.0,
+        ui_url: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._prefix = f"countermand:{installation}:{data_plane_id}:"
+        self._line = MasterLine(master_url, timeout_seconds=timeout_seconds, ui_url=ui_url, token=token)
+        self._scripts = Scripts(warehouse, timeout_seconds=timeout_seconds)
+        self._outputs = Outputs(warehouse, timeout_seconds=timeout_seconds)
+        self._ends: dict[str, Fate] = {}  #: as each driver's end was first told: the master's answer bears its clock
+
+    # --- finding
+
+    async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        """Each job's drivers, by its handle and by its script; of a tracked one what its handle names, with no owner.
+
+        A standalone master does not tell to whom a driver belongs, so that nobody can be allowed to stop those.
+        """
+        try:
+            return await self._find(works) if works else {}
+        except MasterError as error:
+            return {work.job_id: Listing(trouble=error.trouble) for work in works}
+        except EngineUnavailable as error:
+            trouble = Trouble(Waiting.PLANE_SILENT, error.message)
+            return {work.job_id: Listing(trouble=trouble) for work in works}
+
+    async def _find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        here = await self._scripts.name()
+        states = await self._scripts.states([work.tag for work in works if work.tracked is None])
+        drivers = {work.job_id: _drivers_of(work, states.get(work.tag), here) for work in works}
+        fates = await self._fates({driver_id for ids in drivers.values() for driver_id in ids})
+        left = await self._executors_left(fates)
+        runs = {
+            work.job_id: tuple(
+                self._seen(work.job_id, work.tag if work.tracked is None else "", here, driver_id, fates, left)
+                for driver_id in sorted(drivers[work.job_id])
+            )
+            for work in works
+        }
+        return {work.job_id: _listing(runs[work.job_id], states.get(work.tag), here) for work in works}
+
+    async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:
+        """What the master says of each driver now; of one that it does not know nothing is known."""
+        if not runs:
+            return {}
+        here = await self._scripts.name()
+        asked = [run for run in runs if _driver_of(run.handle, here) is not None]
+        fates = await self._fates({run.handle.run_id for run in asked})
+        left = await self._executors_left(fates)
+        return {
+            run.handle: self._seen(run.job_id, run.tag, here, run.handle.run_id, fates, left)
+            for run in asked
+            if run.handle.run_id in fates
+        }
+
+    async def running(self) -> Listing:
+        """Every active run of the plane's jobs; complete where no driver can be missing."""
+        try:
+            here = await self._scripts.name()
+            tags = await self._scripts.tags(self._prefix)
+            listings = await self._find([Work(job_id, tag) for tag in tags if (job_id := job_of(tag)) is not None])
+        except MasterError as error:
+            return Listing(trouble=error.trouble)
+        except EngineUnavailable as error:
+            return Listing(trouble=Trouble(Waiting.PLANE_SILENT, error.message))
+        trouble = next((listing.trouble for listing in listings.values() if not listing.complete), None)
+        active = tuple(run for listing in listings.values() for run in listing.runs if run.status not in ENDED)
+        return Listing(active, complete=trouble is None, incarnation=here, trouble=trouble)
+
+    async def _fates(self, driver_ids: Collection[str]) -> Mapping[str, Fate]:
+        """An end stays as it was first told."""
+        asked = [driver_id for driver_id in driver_ids if driver_id not in self._ends]
+        told = await self._line.fates(asked)
+        self._ends |= {driver_id: fate for driver_id, fate in told.items() if fate.run_status in ENDED}
+        while len(self._ends) > REMEMBERED:
+            del self._ends[next(iter(self._ends))]
+        return told | {driver_id: self._ends[driver_id] for driver_id in driver_ids if driver_id in self._ends}
+
+    async def _executors_left(self, fates: Mapping[str, Fate]) -> frozenset[str]:
+        """The tags of applications that may still have executors, as far as that can matter."""
+        if not any(fate.run_status in ENDED for fate in fates.values()):
+            return frozenset()
+        return await self._line.active_applications()
+
+    def _seen(
+        self, job_id: UUID, tag: str, here: str, driver_id: str, fates: Mapping[str, Fate], left: Collection[str]
+    ) -> Run:
+        fate = fates[driver_id]
+        run = Run(job_id, tag, Handle(ENGINE, here, driver_id), fate.run_status, fate.word)
+        if run.status not in ENDED:
+            return run
+        if tag in left:  # tasks run on for a moment after the driver's end
+            return structs.replace(run, status=RunStatus.ACTIVE, word=f"{fate.word}, and its executors are ending")
+        return structs.replace(run, ended_at=fate.told_at)
+
+    # --- stopping and closing
+
+    async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:  # noqa: ARG002  one rung
+        """Have the drivers killed; there is no harder way: the worker kills the process after ten seconds."""
+        return dict(await asyncio.gather(*(self._kill(run.handle) for run in runs)))
+
+    async def _kill(self, handle: Handle) -> tuple[Handle, StopAnswer]:
+        """Refused is what has ended, what the master does not know, and anything at all by one that does not lead."""
+        if not DRIVER_ID.fullmatch(handle.run_id):
+            return handle, StopAnswer.UNREACHABLE
+        try:
+            if await self._line.kill(handle.run_id):
+                return handle, StopAnswer.ACCEPTED
+            ended = (await self._line.fate(handle.run_id)).run_status in ENDED
+        except MasterError as error:
+            refused = error.trouble.waiting is Waiting.NOT_PERMITTED
+            return handle, StopAnswer.NOT_PERMITTED if refused else StopAnswer.UNREACHABLE
+        return handle, StopAnswer.ALREADY_ENDED if ended else StopAnswer.UNREACHABLE
+
+    async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """Take each job's script away, whether or not it was begun; answers the jobs for which that is certain."""
+        own = [work for work in works if work.tracked is None]
+        try:
+            here = await self._scripts.name() if own else ""
+        except EngineUnavailable:
+            return frozenset()
+        ours = [work for work in own if _claimed_in(work) in (None, here)]
+        closed = [await self._closed(work) for work in ours]
+        return frozenset(work.job_id for work, is_closed in zip(ours, closed, strict=True) if is_closed)
+
+    async def _closed(self, work: Work) -> bool:
+        try:
+            await self._scripts.close(work.tag)
+        except EngineUnavailable:
+            return False
+        return True
+
+    # --- effects
+
+    async def publish(self, works: Sequence[Work]) -> frozenset[UUID]:
+        """Publish in the warehouse; works without a publication are left out."""
+        orders = {work.job_id: work.publication for work in works if work.publication is not None}
+        published = await self._outputs.publish(orders) if orders else frozenset()
+        with contextlib.suppress(EngineUnavailable):  # what stays is in nobody's way
+            await self._scripts.forget([work.tag for work in works if work.job_id in published])
+        return published
+
+    async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
+        """Remove what these jobs wrote, except those of which a driver may still write."""
+        listings = await self.find(works)
+        idle = [work for work in works if _is_idle(listings[work.job_id])]
+        removed = await self._outputs.discard([work.job_id for work in idle]) if idle else {}
+        return {work.job_id: removed.get(work.job_id, ()) for work in idle}
+
+    # --- itself
+
+    async def check(self) -> Check:
+        """Whether the master takes orders to kill, tried on no driver at all, and the warehouse can be written."""
+        began = monotonic()
+        try:
+            version = await self._line.try_orders()
+            await self._scripts.name()
+            await self._outputs.prepare()
+        except EngineUnavailable as error:
+            return Check(ok=False, detail=error.message, seconds=monotonic() - began)
+        detail = f"{self._line.url} takes orders as a Spark {version} master, and its warehouse can be written"
+        return Check(ok=True, detail=detail, seconds=monotonic() - began)
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await asyncio.gather(self._line.aclose(), self._scripts.aclose(), self._outputs.aclose())
+
+
+def for_plane(surroundings: Surroundings) -> SparkStandaloneAdapter:
+    """The adapter as the registry makes it.
+
+    Raises BadInput, naming the field, where the master or the warehouse is not configured.
+    """
+    options: dict[str, Any] = dict(surroundings.options)
+    for name in ("master_url", "warehouse"):
+        if not options.get(name):
+            raise BadInput(f"options: {name} is needed for {ENGINE}", field=name)
+    if unknown := sorted(options.keys() - set(OPTIONS)):
+        allowed = ", ".join(OPTIONS)
+        raise BadInput(f"options: unknown for {ENGINE}: {', '.join(unknown)}; allowed: {allowed}", field="options")
+    return SparkStandaloneAdapter(
+        **options | {"warehouse": Path(options["warehouse"])},
+        installation=surroundings.installation,
+        data_plane_id=surroundings.data_plane_id,
+        timeout_seconds=surroundings.timeout_seconds,
+    )
+
+
+def _claimed_in(work: Work) -> str | None:
+    return work.handle.incarnation if work.handle is not None else work.incarnation
+
+
+def _driver_of(handle: Handle | None, here: str) -> str | None:
+    """The driver that the handle names, where it is one of this plane's; a tracked one bears no incarnation yet."""
+    if handle is None or handle.incarnation not in ("", here) or not DRIVER_ID.fullmatch(handle.run_id):
+        return None
+    return handle.run_id
+
+
+def _drivers_of(work: Work, state: State | None, here: str) -> frozenset[str]:
+    known = state.drivers if state is not None else frozenset()
+    named = _driver_of(work.handle, here)
+    return known | ({named} if named is not None else frozenset())
+
+
+def _listing(runs: tuple[Run, ...], state: State | None, here: str) -> Listing:
+    if state is None:
+        return _tracked_listing(runs, here)
+    if not (state.is_certain or (runs and not state.nameless)):
+        return Listing(runs, incarnation=here, trouble=NAMELESS if state.nameless else MAYBE_SUBMITTED)
+    return Listing(runs, complete=True, incarnation=here)
+
+
+def _tracked_listing(runs: tuple[Run, ...], here: str) -> Listing:
+    """That the master does not know a driver may mean that it forgot it."""
+    if not runs:
+        return Listing(incarnation=here, trouble=NO_DRIVER)
+    if runs[0].status is RunStatus.UNKNOWN:
+        detail = f"the master does not know the driver {runs[0].handle.run_id} (any more); is it its id?"
+        return Listing(incarnation=here, trouble=Trouble(Waiting.HANDLE_UNKNOWN, detail))
+    return Listing(runs, complete=True, incarnation=here)
+
+
+def _is_idle(listing: Listing) -> bool:
+    """Whether nothing of it is known to run, or may run."""
+    return listing.complete and all(run.status in ENDED for run in listing.runs)

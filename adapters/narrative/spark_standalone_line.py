@@ -1,0 +1,242 @@
+"""The line to a standalone master: its submission REST API, and what it says of a driver.
+
+Source: Spark's ``org.apache.spark.deploy.rest`` and ``…deploy.master.Master`` (4.3.0). The master's list of drivers and
+applications is no evidence: it names no driver's tag, and shows a killed application as FINISHED. What counts is
+``driverState``, asked by the driver's id.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, TypeVar
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from adapters.base import RunStatus, Trouble
+from control_plane.errors import EngineUnavailable
+from control_plane.jobs import Waiting
+
+Kind = TypeVar("Kind", bound=Struct)
+
+ENGINE = "spark-standalone"
+DRIVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+AT_ONCE = 16  #: calls under way at the same time
+NOBODY = "driver-of-nobody"  #: the name of no driver: the master's are made of a time and a number
+#: Answers after which the master has created nothing; 468: it does not speak this version of the protocol.
+REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 468})
+STATUSES = {
+    "SUBMITTED": RunStatus.ACTIVE,  # it waits for a worker with room
+    "RUNNING": RunStatus.ACTIVE,
+    "RELAUNCHING": RunStatus.ACTIVE,
+    "FINISHED": RunStatus.SUCCEEDED,
+    "FAILED": RunStatus.ERRORED,
+    "KILLED": RunStatus.STOPPED,
+}
+
+
+class MasterError(EngineUnavailable):
+    """The master gave no answer that proves anything; *trouble* says why, in one sentence.
+
+    Of a submission: *nothing_sent*, so that it may be sent again; *refused*, so that nothing came of it. Where it is
+    neither, nobody knows whether a driver was created.
+    """
+
+    def __init__(self, waiting: Waiting, detail: str, *, nothing_sent: bool = False, refused: bool = False) -> None:
+        super().__init__(detail)
+        self.trouble = Trouble(waiting, detail)
+        self.nothing_sent = nothing_sent
+        self.refused = refused
+
+
+class Fate(NamedTuple):
+    """What the master says of a driver: its ``driverState``, none for a driver that it does not know.
+
+    *told_at* is the master's own clock. It tells no moment of an end.
+    """
+
+    state: str
+    message: str = ""
+    told_at: datetime | None = None
+
+    @property
+    def run_status(self) -> RunStatus:
+        """Unknown, never gone, for a driver that the master does not know: started again, it forgets live ones.
+
+        It calls a driver ERROR for two reasons. With an exception, from the worker, it never ran or was killed for it.
+        Without one, its worker was lost, or did not come back after the master's recovery: it may well run on there.
+        """
+        if self.state == "ERROR":
+            return RunStatus.ERRORED if self.message else RunStatus.UNKNOWN
+        return STATUSES.get(self.state, RunStatus.UNKNOWN)
+
+    @property
+    def word(self) -> str:
+        """The master's own word, and ours for what it does not say."""
+        if self.state == "ERROR" and not self.message:
+            return "ERROR (lost with its worker)"
+        return self.state or "not known to the master"
+
+
+class Told(Struct, rename="camel"):
+    """Any answer of the protocol, as far as it is read here."""
+
+    success: bool | None = None
+    message: str | None = None
+    submission_id: str | None = None
+    driver_state: str | None = None
+    server_spark_version: str | None = None
+
+
+class Application(Struct):
+    """An application that the master has not seen to end."""
+
+    id: str
+    name: str
+
+
+class Applications(Struct):
+    """The master's web UI, ``/json/activeapps``."""
+
+    activeapps: list[Application]
+
+
+class MasterLine:
+    """Calls to one master; none lasts longer than *timeout_seconds*, whatever the server does.
+
+    *ui_url* is its web UI, where that is known. *token* is sent as a bearer's (``spark.master.rest.filters``).
+    """
+
+    def __init__(
+        self, master_url: str, *, timeout_seconds: float, ui_url: str | None = None, token: str | None = None
+    ) -> None:
+        self.url = master_url.rstrip("/")
+        self._ui_url = ui_url and ui_url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._free = asyncio.Semaphore(AT_ONCE)
+        # A connection for each call: over a kept one a submission that was never sent looks like one without an answer.
+        transport = httpx.AsyncHTTPTransport(
+            verify=ssl.create_default_context(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._client = httpx.AsyncClient(transport=transport, headers=headers, timeout=None)  # noqa: S113  bounded as a whole, below
+
+    async def submit(self, submission: Mapping[str, Any]) -> str:
+        """Have a driver created; answers its id. Raises MasterError, which says whether one may exist all the same."""
+        told, _ = await self._ask("POST", "/v1/submissions/create", {"action": "CreateSubmissionRequest", **submission})
+        if told.success is False:  # it is not the leader, or not yet: nothing was created
+            raise MasterError(Waiting.PLANE_SILENT, self._said(told.message), nothing_sent=True)
+        if told.submission_id is None or not DRIVER_ID.fullmatch(told.submission_id):
+            raise MasterError(Waiting.ADAPTER_ERROR, self._said(f"a submission with the id {told.submission_id!r}"))
+        return told.submission_id
+
+    async def kill(self, driver_id: str) -> bool:
+        """Ask for the driver's end; False where the master says that there is nothing to kill, or that it cannot."""
+        told, _ = await self._ask("POST", f"/v1/submissions/kill/{driver_id}")
+        return told.success is True
+
+    async def fate(self, driver_id: str) -> Fate:
+        """What the master says of the driver now."""
+        told, told_at = await self._ask("GET", f"/v1/submissions/status/{driver_id}")
+        if told.submission_id != driver_id:
+            raise MasterError(Waiting.ADAPTER_ERROR, self._said(f"of {told.submission_id!r}, asked about {driver_id}"))
+        state = (told.driver_state or "") if told.success else ""
+        return Fate(state, told.message or "", told_at)
+
+    async def fates(self, driver_ids: Collection[str]) -> dict[str, Fate]:
+        """The same of each, by its id; what is no driver's id is left out."""
+        known = sorted({driver_id for driver_id in driver_ids if DRIVER_ID.fullmatch(driver_id)})
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self.fate(driver_id)) for driver_id in known]
+        except* MasterError as failed:
+            raise failed.exceptions[0] from failed
+        return {driver_id: task.result() for driver_id, task in zip(known, asked, strict=True)}
+
+    async def active_applications(self) -> frozenset[str]:
+        """The names of the applications that the master has not seen to end; none where its web UI is not known here.
+
+        One whose driver has ended may still have executors.
+        """
+        if self._ui_url is None:
+            return frozenset()
+        response = await self._send("GET", f"{self._ui_url}/json/activeapps")
+        if response.status_code != httpx.codes.OK:
+            raise self._rejection(response)
+        return frozenset(app.name for app in self._decoded(response, Applications).activeapps)
+
+    async def try_orders(self) -> str:
+        """Kill a driver that does not exist, which shows whether orders are taken here; answers the Spark's version.
+
+        Raises MasterError where they are not.
+        """
+        told, _ = await self._ask("POST", f"/v1/submissions/kill/{NOBODY}")
+        message = told.message or ""
+        if told.success is not False or NOBODY not in message:  # a master that is not the leader says so instead
+            raise MasterError(Waiting.PLANE_SILENT, self._said(message))
+        return told.server_spark_version or "unknown"
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._client.aclose()
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[Told, datetime | None]:
+        response = await self._send(method, self.url + path, body)
+        if response.status_code != httpx.codes.OK:
+            raise self._rejection(response)
+        return self._decoded(response, Told), _told_at(response)
+
+    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"content-type": "application/json;charset=utf-8"}
+        try:
+            async with self._free, asyncio.timeout(self._timeout_seconds):
+                return await self._client.request(method, url, content=content, headers=headers)
+        except TimeoutError as error:
+            detail = f"the Spark master at {self.url} did not answer within {self._timeout_seconds:g} s"
+            raise MasterError(Waiting.PLANE_SILENT, detail) from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            nothing_sent = isinstance(error, httpx.ConnectError | httpx.InvalidURL | httpx.UnsupportedProtocol)
+            detail = f"the Spark master at {self.url} cannot be reached: {str(error) or type(error).__name__}"
+            raise MasterError(Waiting.PLANE_SILENT, detail, nothing_sent=nothing_sent) from error
+
+    def _decoded(self, response: httpx.Response, kind: type[Kind]) -> Kind:
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.DecodeError as error:
+            detail = self._said(f"something else than its protocol: {error}")
+            raise MasterError(Waiting.ADAPTER_ERROR, detail) from error
+
+    def _rejection(self, response: httpx.Response) -> MasterError:
+        status = response.status_code
+        detail = self._said(f"{status}: {_first_line(response)}")
+        match status:
+            case 401 | 403:
+                waiting = Waiting.NOT_PERMITTED
+            case _ if status < 500:
+                waiting = Waiting.ADAPTER_ERROR
+            case _:
+                waiting = Waiting.PLANE_SILENT
+        return MasterError(waiting, detail, refused=status in REFUSALS)
+
+    def _said(self, what: str | None) -> str:
+        return f"the Spark master at {self.url} answered {what or 'nothing'}"
+
+
+def _first_line(response: httpx.Response) -> str:
+    try:
+        message = msgspec.json.decode(response.content, type=Told).message
+    except msgspec.DecodeError:
+        message = None
+    return (message or response.reason_phrase).strip().partition("\n")[0]
+
+
+def _told_at(response: httpx.Response) -> datetime | None:
+    try:
+        return parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        return None

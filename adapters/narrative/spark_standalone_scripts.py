@@ -1,0 +1,291 @@
+"""The scripts that dedicated applications run: one file per job in the warehouse, by which a job is closed.
+
+::
+
+    drivers/NAME                        what this folder is called: the engine's incarnation, made once
+    drivers/<tag>/run.sql               the job's one script
+    drivers/<tag>/driver                the driver's id, once the master has answered with it
+    drivers/<tag>/events/               Spark's event log, begun before the script is read; it names the driver
+
+A standalone master can be asked neither for the driver of a tag nor to let none begin. So a driver is told where its
+script is, and nothing else to run. Whoever closes a job puts in the script's place, by an atomic rename, a link that
+leads nowhere: a driver that is launched afterwards, however late, finds nothing to run, and its own worker refuses it.
+One that had read its script had begun its event log before, so that whoever looks after closing sees it there. This
+needs nothing of the master's memory: where a script is closed and no event log was begun, nothing ran and nothing will.
+"""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from uuid import UUID
+
+from control_plane.errors import Conflict, EngineUnavailable
+
+Told = TypeVar("Told")
+
+THREADS = 4  #: a file system that hangs keeps these, and no other thread of the process
+DRIVERS = "drivers"
+NAME = "NAME"
+SCRIPT = "run.sql"
+DRIVER = "driver"
+EVENTS = "events"
+#: What a closed script leads to; nothing of this name is ever there.
+CLOSED = "closed--nothing-of-this-job-may-begin-any-more"
+ESCAPED = re.compile(r"_([0-9a-f]+)_")
+HEAD_BYTES = 4 * 2**20  #: of an event log; the environment is among the first events
+
+
+class State(NamedTuple):
+    """What the folder tells of one job."""
+
+    begun: bool  #: somebody was to submit it
+    closed: bool = False
+    drivers: frozenset[str] = frozenset()  #: the drivers that are known to be the job's
+    nameless: bool = False  #: a driver has begun that has not told its name
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether no driver that runs the job's script can be missing."""
+        return not self.nameless and (not self.begun or self.closed or bool(self.drivers))
+
+
+class Folder:
+    """The scripts in one warehouse, whose path Hadoop takes as it is. Several processes may use them at once.
+
+    Everything here blocks. Raises OSError for what the file system refuses, and EngineUnavailable without a warehouse.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._drivers = root / DRIVERS
+
+    def name(self) -> str:
+        """What names this folder: whoever looks into another one knows nothing of these jobs. Made if need be."""
+        self._prepare()
+        path = self._drivers / NAME
+        if not path.exists():
+            draft = self._drivers / f".{secrets.token_hex(8)}"
+            draft.write_text(f"warehouse-{secrets.token_hex(8)}")
+            _sync(draft)
+            try:
+                path.hardlink_to(draft)
+            except FileExistsError:
+                pass  # somebody else was first
+            finally:
+                draft.unlink()
+            _sync(self._drivers)
+        return path.read_text()
+
+    def begin(self, tag: str, sql: str) -> Path:
+        """Write the job's script, from which a driver is to be submitted now; answers where it is.
+
+        Raises Conflict when the job was closed or begun before.
+        """
+        self._prepare()
+        script = self._job(tag) / SCRIPT
+        (script.parent / EVENTS).mkdir(parents=True, exist_ok=True)
+        try:
+            with script.open("x") as out:  # never through a link, not even one that leads nowhere
+                out.write(sql)
+                out.flush()
+                os.fsync(out.fileno())
+        except FileExistsError:
+            was = "closed; nothing of it may start any more" if script.is_symlink() else "started before"
+            raise Conflict(f"tag: {tag} was {was}", field="tag") from None
+        _sync(script.parent)
+        return script
+
+    def events(self, tag: str) -> Path:
+        """Where the job's driver writes its event log."""
+        return self._job(tag) / EVENTS
+
+    def name_driver(self, tag: str, driver_id: str) -> None:
+        """Note the driver of the job for whoever looks here before its handle is recorded."""
+        draft = self._job(tag) / f".{secrets.token_hex(8)}"
+        draft.write_text(driver_id)
+        draft.replace(self._job(tag) / DRIVER)
+
+    def close(self, tag: str) -> None:
+        """From now on no driver finds anything to run for the job, whether or not it was begun. Repeatable."""
+        self._prepare()
+        job = self._job(tag)
+        job.mkdir(exist_ok=True)
+        if (job / SCRIPT).is_symlink():
+            return
+        link = job / f".{secrets.token_hex(8)}"
+        link.symlink_to(CLOSED)
+        link.replace(job / SCRIPT)
+        _sync(job)
+        _sync(self._drivers)
+
+    def state(self, tag: str) -> State:
+        """What is known of the job."""
+        self._check()
+        job = self._job(tag)
+        closed = (job / SCRIPT).is_symlink()  # asked first: what had read it before has begun its events by now
+        begun = closed or (job / SCRIPT).exists()
+        named = {told for told in [_read(job / DRIVER)] if told}
+        told = [_driver_of(log) for log in _logs(job / EVENTS)]
+        drivers = frozenset(named | {driver for driver in told if driver})
+        # An application has one driver, so that a log that tells no name yet is that of the driver that was named.
+        return State(begun, closed, drivers, nameless=len(told) > len(drivers))
+
+    def tags(self, prefix: str) -> list[str]:
+        """The tags that begin so, of the jobs that are remembered here."""
+        names = (name for name in _names(self._drivers) if not name.startswith("."))
+        return sorted(tag for name in names if name != NAME and (tag := _unescaped(name)).startswith(prefix))
+
+    def forget(self, tag: str) -> None:
+        """Remove all that is here of a job that has ended for good: without a script nothing of it can begin either."""
+        job = self._job(tag)
+        if job.is_dir() and not job.is_symlink():
+            (job / SCRIPT).unlink(missing_ok=True)
+            shutil.rmtree(job, ignore_errors=True)
+
+    def _job(self, tag: str) -> Path:
+        return self._drivers / _escaped(tag)
+
+    def _prepare(self) -> None:
+        self._check()
+        self._drivers.mkdir(exist_ok=True)
+
+    def _check(self) -> None:
+        if not self._root.is_dir():
+            raise EngineUnavailable(f"warehouse: {self._root} is no folder here; is it mounted?")
+
+
+class Scripts:
+    """The same as the event loop uses it: in threads, no call longer than *timeout_seconds*.
+
+    Raises EngineUnavailable for whatever the file system refuses.
+    """
+
+    def __init__(self, root: Path, *, timeout_seconds: float) -> None:
+        self._folder = Folder(root)
+        self._root = root
+        self._timeout_seconds = timeout_seconds
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scripts")
+
+    async def name(self) -> str:
+        """What names this warehouse's folder of scripts."""
+        return await self.look(self._folder.name)
+
+    async def begin(self, tag: str, sql: str) -> Path:
+        """Write the job's script; answers where it is. Raises Conflict when the job was closed or begun before."""
+        return await self.look(partial(self._folder.begin, tag, sql))
+
+    async def name_driver(self, tag: str, driver_id: str) -> None:
+        """Note the driver of the job for whoever looks here before its handle is recorded."""
+        await self.look(partial(self._folder.name_driver, tag, driver_id))
+
+    async def close(self, tag: str) -> None:
+        """From now on no driver finds anything to run for the job."""
+        await self.look(partial(self._folder.close, tag))
+
+    async def states(self, tags: Collection[str]) -> dict[str, State]:
+        """What is known of each job, by its tag."""
+        return await self.look(lambda: {tag: self._folder.state(tag) for tag in tags})
+
+    async def tags(self, prefix: str) -> list[str]:
+        """The tags that begin so, of the jobs that are remembered here."""
+        return await self.look(partial(self._folder.tags, prefix))
+
+    async def forget(self, tags: Collection[str]) -> None:
+        """Remove all that is here of jobs that have ended for good."""
+        await self.look(lambda: [self._folder.forget(tag) for tag in tags])
+
+    def events(self, tag: str) -> Path:
+        """Where the job's driver writes its event log."""
+        return self._folder.events(tag)
+
+    async def look(self, look: Callable[[], Told]) -> Told:
+        """What a look at something in the warehouse tells."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        except TimeoutError as error:
+            message = f"warehouse: {self._root} did not answer within {self._timeout_seconds:g} s"
+            raise EngineUnavailable(message) from error
+        except OSError as error:
+            raise EngineUnavailable(f"warehouse: {error.filename or self._root}: {error.strerror}") from error
+
+    async def aclose(self) -> None:
+        """Wait for nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def job_of(tag: str) -> UUID | None:
+    """The job of a tag of purpose ``run``."""
+    *_, job_id, purpose = tag.split(":") if tag.count(":") >= 2 else ("", "")
+    try:
+        return UUID(job_id) if purpose == "run" else None
+    except ValueError:
+        return None
+
+
+def _escaped(tag: str) -> str:
+    """The tag as the name of a folder, whatever is in it: Hadoop takes a colon for the end of a URL's scheme."""
+    return re.sub(r"[^A-Za-z0-9.-]|^\.", lambda found: f"_{ord(found[0]):x}_", tag)
+
+
+def _unescaped(name: str) -> str:
+    return ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  names are enough
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _logs(events: Path) -> Iterator[Path]:
+    """One for each application: a file, or the folder of one that rolls."""
+    return (events / name for name in _names(events) if not name.startswith("."))
+
+
+def _driver_of(log: Path) -> str | None:
+    """The driver that writes this event log: its folder is the one that the worker has made for it."""
+    for line in _head(log):
+        if b"SparkListenerEnvironmentUpdate" in line:
+            try:
+                told = json.loads(line)["System Properties"]["user.dir"]
+            except (ValueError, KeyError, TypeError):  # not yet whole
+                return None
+            return Path(str(told)).name
+    return None
+
+
+def _head(log: Path) -> list[bytes]:
+    """Its first lines. A log that has come to its end gets another name."""
+    ended = log.with_name(log.name.removesuffix(".inprogress"))
+    for path in (log, ended):
+        try:
+            with path.open("rb") as lines:
+                return lines.read(HEAD_BYTES).splitlines()
+        except FileNotFoundError:
+            continue
+    return []
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
