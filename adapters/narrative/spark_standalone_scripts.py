@@ -200,7 +200,8 @@ class Scripts:
 
     async def forget(self, tags: Collection[str]) -> None:
         """Remove all that is here of jobs that have ended for good."""
-        await self.look(lambda: [self._folder.forget(tag) for tag in tags])
+        for tag in tags:
+            await self.look(partial(self._folder.forget, tag))
 
     def events(self, tag: str) -> Path:
         """Where the job's driver writes its event log."""

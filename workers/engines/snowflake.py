@@ -20,10 +20,11 @@ from control_plane.jobs import Handle, JobType, Waiting
 from control_plane.work import EVERYWHERE, Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
+from workers.engines.run_book import RunBook
 from workers.engines.snowflake_endings import Endings
 from workers.engines.snowflake_inquest import Inquest
 from workers.engines.snowflake_plans import TYPES, Plan, plan
-from workers.engines.snowflake_runs import ENGINE, Run, RunBook
+from workers.engines.snowflake_run import ENGINE, Run
 from workers.engines.snowflake_session import JobSession
 from workers.engines.snowflake_watch import Watch
 from workers.outage import EngineOutage
@@ -77,7 +78,7 @@ class SnowflakeEngine:
         self._shut_out = EngineOutage(clock, what="sessions", is_away=_is_silent)
         self._watch = Watch(line, unanswered)
         self._inquest = Inquest(line, unanswered)
-        self._book = RunBook(remembered=REMEMBERED)
+        self._book = RunBook(Run, remembered=REMEMBERED)
         self._owed: set[UUID] = set()  #: jobs that may have an output which no reader sees
         self._looked = False
         self._tasks: set[asyncio.Task[None]] = set()

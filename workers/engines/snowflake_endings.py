@@ -14,7 +14,7 @@ from control_plane.jobs import FailureCause
 from workers.clock import Clock
 from workers.engines.base import Ending
 from workers.engines.snowflake_plans import Plan, Rows
-from workers.engines.snowflake_runs import Run
+from workers.engines.snowflake_run import Run
 from workers.outage import Outage
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from uuid import UUID
 
 import structlog
@@ -24,6 +24,7 @@ from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType
 from control_plane.work import Claim
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
+from workers.engines.run_book import RunBook
 from workers.engines.spark_plans import (
     APPLICATION_SETTINGS,
     TYPES,
@@ -34,7 +35,7 @@ from workers.engines.spark_plans import (
     read_answer,
     statement,
 )
-from workers.engines.spark_standalone_runs import Run, RunBook
+from workers.engines.spark_standalone_run import Run
 from workers.outage import EngineOutage
 
 log = structlog.get_logger()
@@ -91,7 +92,7 @@ class SparkStandaloneEngine:
         self._submissions = EngineOutage(clock, what="submissions", is_away=_is_unsent)
         self._drivers = EngineOutage(clock, what="drivers", is_away=_is_unanswered)
         self._results = EngineOutage(clock, what="results", is_away=_is_unanswered)
-        self._book = RunBook(remembered=REMEMBERED)
+        self._book = RunBook(Run, remembered=REMEMBERED)
 
     @classmethod
     async def open(
@@ -131,7 +132,10 @@ class SparkStandaloneEngine:
             await self._results.outlast(self._outputs.prepare)
             script = await self._begin(run, sql)
             submit = partial(self._submit, run, script, permit_left)
-            return self._started(run, planned, await self._submissions.outlast(submit))
+            handle = self._started(run, planned, await self._submissions.outlast(submit))
+            with contextlib.suppress(EngineUnavailable):  # it helps those alone who have not been told the handle
+                await self._scripts.name_driver(claim.tag, handle.run_id)
+            return handle
         finally:
             if run.handle is None and not run.unresolved:
                 self._book.note_end(run)
@@ -238,7 +242,7 @@ class SparkStandaloneEngine:
             | {"spark.app.name": claim.tag, "spark.eventLog.dir": f"file://{self._scripts.events(claim.tag)}"},
         }
 
-    async def _end_whatever_began(self, run: Run, said: str) -> None:
+    async def _end_whatever_began(self, run: Run, said: str) -> NoReturn:
         """A driver may have been created, and be launched at any time. Raises NotStarted once nothing can run."""
         log.warning("submission_unanswered", error=said)
         tag = run.claim.tag
@@ -271,8 +275,6 @@ class SparkStandaloneEngine:
 
     async def _see_to_the_end(self, run: Run, planned: Plan) -> Ending:
         began = self._clock.monotonic()
-        with contextlib.suppress(EngineUnavailable):  # it only helps those who have not been told the handle
-            await self._scripts.name_driver(run.claim.tag, run.driver_id)
         fate = await self._end_of(run.driver_id, run.claim.tag)
         seconds = self._clock.monotonic() - began
         ending = await self._conclude(run, planned, fate, seconds)

@@ -1,47 +1,23 @@
-"""The drivers that one executor has on a standalone master, and which tags are closed for good."""
+"""The runs that one executor has in an engine of its own pace, and which tags are closed for good."""
 
-import asyncio
+from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from adapters.narrative.spark_standalone_line import ENGINE
 from control_plane.errors import Conflict
 from control_plane.jobs import Handle
 from control_plane.work import Claim
-from workers.engines.base import Ending
 
 
-class Run:
-    """One job's one run."""
+class Booked(Protocol):
+    """One job's one run, as far as the book is concerned."""
 
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.closed = False
-        self.unresolved = False  #: it was submitted, and nobody knows yet whether anything runs or will
-        self.handle: Handle | None = None
-        self.ending: asyncio.Task[Ending] | None = None  #: there from when it has a handle
-        self.stopping: asyncio.Task[None] | None = None
+    claim: Claim
+    closed: bool
+    handle: Handle | None  #: there once the engine has named it
 
-    @property
-    def driver_id(self) -> str:
-        """The master's own name for it; it has one once it was started."""
-        return "" if self.handle is None else self.handle.run_id
 
-    def known(self) -> dict[str, Any]:
-        """What a failure's cause says of it."""
-        sql = self.claim.input.get("compiled_sql") or self.claim.input.get("compiled_select")
-        known = {"engine": ENGINE, "run_id": self.driver_id, "sql": sql}
-        return {name: value for name, value in known.items() if value}
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it was started and has not been seen to end."""
-        return self.ending is not None and not self.ending.done()
-
-    def refuse_closed(self) -> None:
-        """Raise Conflict when it may not start any more."""
-        if self.closed:
-            raise closed(self.claim.tag)
+Run = TypeVar("Run", bound=Booked)
 
 
 def closed(tag: str) -> Conflict:
@@ -49,10 +25,11 @@ def closed(tag: str) -> Conflict:
     return Conflict(f"tag: {tag} is closed; nothing of it may start any more", field="tag")
 
 
-class RunBook:
+class RunBook(Generic[Run]):
     """Every run that goes on, and as many of the ended ones and of the closed tags as *remembered* says."""
 
-    def __init__(self, *, remembered: int) -> None:
+    def __init__(self, new: Callable[[Claim], Run], *, remembered: int) -> None:
+        self._new = new
         self._remembered = remembered
         self._by_tag: dict[str, Run] = {}
         self._by_handle: dict[Handle, Run] = {}
@@ -65,11 +42,11 @@ class RunBook:
             raise closed(claim.tag)
         if claim.tag in self._by_tag:
             raise Conflict(f"tag: {claim.tag} was started before; a job is started once", field="tag")
-        self._by_tag[claim.tag] = run = Run(claim)
+        self._by_tag[claim.tag] = run = self._new(claim)
         return run
 
     def name(self, run: Run, handle: Handle) -> None:
-        """The master's own name for the run is known."""
+        """The engine's own name for the run is known."""
         run.handle = handle
         self._by_handle[handle] = run
 
