@@ -1,8 +1,9 @@
 """The contract of adapters: what a canceller may rely on, whichever engine it speaks to.
 
 It runs over the embedded adapter, with a real engine behind a real socket, over the Snowflake adapter, with the real
-connector and a double of the account that really runs queries (or a real account), and over the double in memory. The
-second half is about executors' processes: what their silence proves, and what their return.
+connector and a double of the account that really runs queries (or a real account), over the one of Spark Connect, with
+a real server, and over the double in memory. The second half is about executors' processes: what their silence proves,
+and what their return.
 """
 
 import asyncio
@@ -23,9 +24,11 @@ from control_plane.jobs import Handle, Purpose, Rung, Waiting, work_tag
 from control_plane.planes import Owner, Tracking
 from control_plane.work import Executor, Publication, Work
 from tests.contract.snowflake import SnowflakePlane
+from tests.contract.spark_connect import connected
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.narrative import ENDLESS, PLANE, named_work, opened, rows, run_to_end, view_of
 from tests.snowflake import SnowflakeAccount
+from tests.spark import ConnectServer
 from workers.engines.embedded import EmbeddedEngine
 from workers.run_server import open_unix_door, run_application, serving
 
@@ -140,13 +143,24 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["embedded", pytest.param("snowflake", marks=pytest.mark.live), "memory"])
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("snowflake", marks=pytest.mark.live),
+        pytest.param("spark-connect", marks=pytest.mark.spark),
+        "memory",
+    ]
+)
 async def plane(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Plane]:
     if request.param == "memory":
         yield MemoryPlane()
     elif request.param == "embedded":
         async with served(tmp_path) as embedded:
             yield embedded
+    elif request.param == "spark-connect":
+        server: ConnectServer = request.getfixturevalue("spark_connect")
+        async with connected(server, tmp_path) as cluster:
+            yield cluster
     else:
         account: SnowflakeAccount = request.getfixturevalue("snowflake")
         with ExitStack() as sessions:

@@ -1,0 +1,173 @@
+"""A shared cluster for the contract: the executor's engine and the canceller's adapter, on a real Connect server."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from msgspec import structs
+
+from adapters.base import RunStatus
+from adapters.narrative.spark_connect import SparkConnectAdapter
+from adapters.narrative.spark_connect_line import Line, LineError, reading
+from adapters.narrative.spark_connect_names import Operation, Server, Session, session_of
+from adapters.narrative.spark_connect_ui import Ui
+from adapters.narrative.spark_outputs import Outputs
+from adapters.narrative.spark_warehouse import Kind, Warehouse
+from control_plane.jobs import Handle, work_tag
+from control_plane.work import Work
+from tests.narrative import PLANE, view_of
+from tests.spark import ConnectServer
+from workers.engines.base import Ending
+from workers.engines.spark_connect import SparkConnectEngine
+
+USER = "countermand"
+#: One task, which counts for hours.
+ENDLESS = "SELECT id FROM range(0, 100000000000000, 1, 1) WHERE id % 99999999977 = 7"
+TIMEOUT_SECONDS = 20.0
+
+
+class SparkConnectPlane:
+    """Jobs run as countermand, each in a session of its own. No two planes have the same tags or warehouse."""
+
+    outsider = "dbt"
+
+    def __init__(
+        self,
+        server: ConnectServer,
+        engine: SparkConnectEngine,
+        adapter: SparkConnectAdapter,
+        *,
+        warehouse: Path,
+        installation: str,
+    ) -> None:
+        self.server = server
+        self.engine = engine
+        self.adapter = self.writer = adapter
+        self.warehouse = Warehouse(warehouse)
+        self.line = Line(Server.at(server.url), user=USER, timeout_seconds=TIMEOUT_SECONDS)
+        self.ui = Ui(server.ui_url, timeout_seconds=TIMEOUT_SECONDS)
+        self._installation = installation
+        self._elsewhere: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """Stop what was started elsewhere, and let go of connections."""
+        for task in self._elsewhere:
+            task.cancel()
+        if self._elsewhere:
+            await asyncio.wait(self._elsewhere)
+        await self.line.aclose()
+        await self.ui.aclose()
+
+    def work(self) -> Work:
+        job_id = uuid4()
+        return Work(job_id, work_tag(self._installation, PLANE, job_id), incarnation=self.engine.incarnation)
+
+    async def start(self, work: Work) -> None:
+        await self.submit(work, ENDLESS)
+        await self.until_computing(work)
+
+    async def submit(
+        self, work: Work, sql: str, *, permit_left: Callable[[], float] = lambda: TIMEOUT_SECONDS
+    ) -> Handle:
+        """Begin the job's one run."""
+        claim = structs.replace(view_of(sql, job_id=work.job_id), tag=work.tag)
+        return await self.engine.start(claim, permit_left)
+
+    async def until_computing(self, work: Work) -> None:
+        """Until the web UI shows a task of the job."""
+        await self.until_active_tasks(work, 1)
+
+    async def until_active_tasks(self, work: Work, tasks: int) -> None:
+        """Until the web UI shows so many active tasks of the job, in all of its operations."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while await self.active_tasks(work) != tasks:  # noqa: ASYNC110  it comes true on the server
+                await asyncio.sleep(0.02)
+
+    async def active_tasks(self, work: Work) -> int:
+        """As the web UI shows them."""
+        sight = await self.ui.look((await self.line.identity()).application)
+        assert sight is not None
+        session_id = self.session(work).session_id
+        return sum(sight.traces(session_id, name).active_tasks for name in sight.operations(session_id))
+
+    def session(self, work: Work) -> Session:
+        """The session that the job has to itself."""
+        return session_of(USER, work.tag)
+
+    async def succeed(self, work: Work) -> None:
+        number = work.publication.number if work.publication else 0
+        assert (await self.run_to_end(work, f"SELECT {number} AS n")).status is RunStatus.SUCCEEDED
+
+    async def fail(self, work: Work) -> None:
+        assert (await self.run_to_end(work, "SELECT missing FROM range(3)")).status is RunStatus.ERRORED
+
+    async def run_to_end(self, work: Work, sql: str) -> Ending:
+        """Start the job's one run and wait for its end."""
+        return await self.engine.follow(await self.submit(work, sql))
+
+    async def shown(self) -> int | None:
+        manifest = self.warehouse.shown(Kind.VIEW, 6404)
+        if manifest is None or manifest.output is None:
+            return None
+        [number] = rows_in(self.warehouse.root / manifest.output)
+        return number
+
+    async def start_elsewhere(self, owner: str) -> str:
+        """As another user, with Spark's own kind of names."""
+        operation = Operation(Session(owner, str(uuid4())), str(uuid4()))
+        await self.line.touch(operation.session)
+        running = asyncio.create_task(self._exhaust(operation))
+        self._elsewhere.add(running)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while (await self.line.states(operation.session)).get(operation.operation_id) != "RUNNING":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return operation.name
+
+    async def _exhaust(self, operation: Operation) -> None:
+        try:
+            with contextlib.suppress(LineError):
+                async for _ in self.line.execute(
+                    operation.session, operation.operation_id, reading(ENDLESS), tag="elsewhere"
+                ):
+                    pass
+                await self.line.release(*operation)
+        finally:
+            await self.line.release_session(operation.session)
+
+
+@asynccontextmanager
+async def connected(
+    server: ConnectServer, warehouse: Path, *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> AsyncIterator[SparkConnectPlane]:
+    """A plane of its own on the server; *timeout_seconds* bounds every call of its adapter and engine."""
+    name = f"tests-{secrets.token_hex(4)}"
+    at = Server.at(server.url)
+    engine = await SparkConnectEngine.open(at, Outputs(warehouse), user=USER, timeout_seconds=timeout_seconds)
+    adapter = SparkConnectAdapter(
+        at,
+        installation=name,
+        data_plane_id=PLANE,
+        user=USER,
+        outputs=Outputs(warehouse),
+        ui_url=server.ui_url,
+        timeout_seconds=timeout_seconds,
+    )
+    plane = SparkConnectPlane(server, engine, adapter, warehouse=warehouse, installation=name)
+    try:
+        yield plane
+    finally:
+        await plane.aclose()
+        await adapter.aclose()
+        await engine.aclose()
+
+
+def rows_in(folder: Path) -> list[int]:
+    """The values of the one column that an output has."""
+    import pyarrow.parquet
+
+    found = pyarrow.parquet.read_table(folder).to_pylist()
+    return [int(value) for row in found for value in row.values()]
