@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, SecretStr, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
 
 from config.addresses import check_url
 from config.section import Seconds, Section, Wrong, allowed, validated
@@ -21,7 +29,7 @@ REPLACED_BY: Mapping[str, tuple[str, ...]] = {
     "master_token_file": ("master_token",),
 }
 OF_CONNECT = ("connect_token", "connect_token_file", "connect_ca_file", "ui_url")
-OF_MASTER = ("master_token", "master_token_file", "master_ui_url")
+OF_MASTER = ("master_token", "master_token_file", "master_ui_url", "properties")
 
 
 def check_connect_url(url: str) -> str:
@@ -63,8 +71,28 @@ def check_token_file(file: Path | None, info: ValidationInfo) -> Path | None:
     return file
 
 
+def flattened(told: object) -> object:
+    """Properties by their whole names: their dots would otherwise be tables of TOML."""
+    return dict(_flat(told)) if isinstance(told, Mapping) else told
+
+
+def _flat(told: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in told.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
 Secret = Annotated[SecretStr, Field(min_length=1)]
 TokenFile = Annotated[Path | None, AfterValidator(check_token_file)]
+
+
+class AdapterSettings(Section):
+    """The adapter of a package that cancels on a cluster in the place of the built-in one, and what it is told."""
+
+    name: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class SparkSettings(Section):
@@ -80,7 +108,9 @@ class SparkSettings(Section):
     master_token: Secret | None = None
     master_token_file: TokenFile = None
     master_ui_url: Annotated[str, AfterValidator(check_url)] | None = None
+    properties: Annotated[dict[str, str], BeforeValidator(flattened)] = Field(default_factory=dict)
     warehouse: Annotated[Path, AfterValidator(check_warehouse)] | None = None
+    adapters: dict[Literal["shared", "dedicated"], AdapterSettings] = Field(default_factory=dict)
     call_timeout_seconds: Seconds = 10.0
 
     @model_validator(mode="wrap")
@@ -94,9 +124,9 @@ class SparkSettings(Section):
 def _missing(told: object) -> Iterator[Wrong]:
     given: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
     told_of = (*CLUSTERS, *OF_CONNECT, *OF_MASTER, "warehouse")
-    names = [name for name in told_of if given.get(name) is not None]
+    names = [name for name in told_of if given.get(name)]
     reached = [name for name in CLUSTERS if name in names]
-    if names and not reached:
+    if names and not (reached or given.get("adapters")):
         error = allowed("given, or else master_url: nothing says where a cluster is", beside=names[0])
         yield Wrong(("connect_url",), error)
     if reached and "warehouse" not in names:

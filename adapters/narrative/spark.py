@@ -7,7 +7,7 @@ about its own jobs alone.
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from msgspec import structs
@@ -19,7 +19,7 @@ from control_plane.jobs import ExecutionCluster, Handle, Rung, Waiting
 from control_plane.work import Work
 
 ENGINE = "spark"
-#: By which adapter of the registry a cluster is cancelled on.
+#: By which adapter of the registry a cluster is cancelled on, unless the settings name another.
 PARTS: Mapping[ExecutionCluster, str] = {
     ExecutionCluster.SHARED: "spark-connect",
     ExecutionCluster.DEDICATED: "spark-standalone",
@@ -163,18 +163,22 @@ class SparkAdapter:
 def for_plane(surroundings: Surroundings) -> SparkAdapter:
     """The adapter as the registry makes it.
 
-    Its option: *parts*, the options of each cluster's own adapter, the plane's first cluster first.
+    Its option: *parts*, by cluster the name of its own adapter and what that is told, the plane's first cluster first.
     """
     if unknown := ", ".join(sorted(surroundings.options.keys() - {"parts"})):
         raise BadInput(f"options: unknown for {ENGINE}: {unknown}; allowed: parts", field="options")
-    parts: Mapping[ExecutionCluster, Mapping[str, object]] = surroundings.options.get("parts", {})
+    parts: Mapping[ExecutionCluster, tuple[str, Mapping[str, Any]]] = surroundings.options.get("parts", {})
+    names = [name for name, _ in parts.values()]
+    if len(set(names)) < len(names):  # runs are told apart by their engine
+        message = f"options: {names[0]} is the adapter of several clusters, whose runs could not be told apart"
+        raise BadInput(message, field="options")
     if not parts:
         raise BadInput(f"options: {ENGINE} needs parts, at least one", field="options")
-    return SparkAdapter({cluster: _part(surroundings, cluster, options) for cluster, options in parts.items()})
+    return SparkAdapter({cluster: _part(surroundings, *part) for cluster, part in parts.items()})
 
 
-def _part(surroundings: Surroundings, cluster: ExecutionCluster, options: Mapping[str, object]) -> Adapter:
-    return adapter_factory(PARTS[cluster])(structs.replace(surroundings, options=options))
+def _part(surroundings: Surroundings, name: str, options: Mapping[str, Any]) -> Adapter:
+    return adapter_factory(name)(structs.replace(surroundings, options=options))
 
 
 async def _check(part: Adapter) -> Check:

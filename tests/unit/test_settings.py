@@ -19,7 +19,7 @@ from config.settings import (
     load_settings,
 )
 from config.snowflake import SnowflakeSettings
-from config.spark import SparkSettings
+from config.spark import AdapterSettings, SparkSettings
 from config.tls import TlsSettings
 from config.worker import PlaneSettings, WorkerSettings
 from control_plane.jobs import JobType
@@ -87,6 +87,7 @@ def test_the_example_names_every_setting() -> None:
         ServerSettings,
         SnowflakeSettings,
         SparkSettings,
+        AdapterSettings,
         PolicySettings,
     ):
         for name in section.model_fields:

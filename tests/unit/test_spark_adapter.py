@@ -211,7 +211,11 @@ async def test_it_is_unavailable_where_nobody_who_was_asked_has_answered(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "options: spark needs parts"), ({"colour": "red"}, "options: unknown for spark: colour; allowed: parts")],
+    [
+        ({}, "options: spark needs parts"),
+        ({"colour": "red"}, "options: unknown for spark: colour; allowed: parts"),
+        ({"parts": {SHARED: ("x", {}), DEDICATED: ("x", {})}}, "options: x is the adapter of several clusters"),
+    ],
 )
 def test_options_that_cannot_be_right_are_named(options: Mapping[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:

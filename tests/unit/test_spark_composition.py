@@ -7,7 +7,9 @@ from uuid import UUID
 import pytest
 from msgspec import structs
 
-from adapters.registry import engine_on
+from adapters.narrative.spark import for_plane
+from adapters.narrative.spark_connect_names import Server
+from adapters.registry import Surroundings, engine_on
 from config.settings import Settings, load_settings
 from control_plane.errors import BadInput
 from control_plane.jobs import ExecutionCluster
@@ -61,20 +63,27 @@ def test_a_worker_is_told_of_each_of_the_planes_clusters_the_first_one_first(con
     parts = adapter_options(settings, PLANE)["parts"]
 
     assert list(parts) == [SHARED, DEDICATED]
-    assert parts[SHARED] == {
-        "connect_url": "sc://s:15002",
-        "user": "ada",
-        "token": None,
-        "authorities": None,
-        "ui_url": "http://s:4040",
-        "warehouse": Path("/mnt/w"),
-    }
-    assert parts[DEDICATED] == {
-        "master_url": "http://m:6066",
-        "ui_url": None,
-        "token": None,
-        "warehouse": Path("/mnt/w"),
-    }
+    assert parts[SHARED] == (
+        "spark-connect",
+        {"server": Server("s:15002"), "user": "ada", "ui_url": "http://s:4040", "warehouse": Path("/mnt/w")},
+    )
+    assert parts[DEDICATED] == (
+        "spark-standalone",
+        {"master_url": "http://m:6066", "ui_url": None, "token": None, "warehouse": Path("/mnt/w")},
+    )
+
+
+def test_a_cluster_may_be_cancelled_on_by_the_adapter_of_a_package(configure: Configure) -> None:
+    own = '[spark.adapters.dedicated]\nname = "spark-yarn"\noptions = {url = "http://yarn:8088"}\n'
+    settings = configure(f'[spark]\nconnect_url = "sc://s:15002"\nwarehouse = "/mnt/w"\n{own}')
+
+    parts = adapter_options(settings, PLANE)["parts"]
+
+    assert parts[SHARED][0] == "spark-connect"
+    assert parts[DEDICATED] == ("spark-yarn", {"url": "http://yarn:8088"})
+    assert list(engine_options(settings, PLANE)) == [SHARED]
+    with pytest.raises(BadInput, match="engine: no adapter for 'spark-yarn'"):
+        for_plane(Surroundings("tests", PLANE.data_plane_id, 5.0, {"parts": {DEDICATED: parts[DEDICATED]}}))
 
 
 def test_a_worker_that_lacks_one_of_the_planes_clusters_is_told_which_and_the_remedy(configure: Configure) -> None:
@@ -121,7 +130,7 @@ def test_tokens_and_certificates_are_read_from_their_files(configure: Configure,
 
     shared, dedicated = options_of(settings, SHARED), options_of(settings, DEDICATED)
 
-    assert (shared["token"], shared["authorities"]) == ("s3cret", b"-----BEGIN CERTIFICATE-----")
+    assert shared["server"] == Server("s:15002", True, "s3cret", b"-----BEGIN CERTIFICATE-----")
     assert dedicated["token"] == "other"
 
 

@@ -145,6 +145,31 @@ def test_several_mistakes_are_told_at_once(write_file: WriteFile) -> None:
     ]
 
 
+def test_the_properties_of_dedicated_applications_are_called_as_spark_calls_them(write_file: WriteFile) -> None:
+    text = '[spark]\nmaster_url = "http://m:6066"\nwarehouse = "/w"\n[spark.properties]\n'
+    written = 'spark.executor.memory = "4g"\n"spark.cores.max" = "8"\nspark.sql.catalog.narrative = "N"\n'
+
+    assert load_settings(write_file(text + written)).spark.properties == {
+        "spark.executor.memory": "4g",
+        "spark.cores.max": "8",
+        "spark.sql.catalog.narrative": "N",
+    }
+    assert refusal(write_file(f"{text}spark.cores.max = 8")) == [
+        ':4: spark.properties."spark.cores.max" should be a valid string, not 8.'
+    ]
+
+
+def test_the_adapter_of_a_package_is_enough_too_and_only_for_a_known_cluster(write_file: WriteFile) -> None:
+    own = '[spark.adapters.dedicated]\nname = "spark-yarn"\noptions = {url = "http://y"}\n'
+
+    [(cluster, adapter)] = load_settings(write_file(own)).spark.adapters.items()
+
+    assert (cluster, adapter.name, adapter.options) == ("dedicated", "spark-yarn", {"url": "http://y"})
+    assert refusal(write_file('[spark.adapters.vast]\nname = "x"')) == [
+        ":1: spark.adapters.vast should be 'shared' or 'dedicated', not 'vast'."
+    ]
+
+
 # --- a plane's own clusters
 
 

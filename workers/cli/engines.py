@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,12 +22,6 @@ class Opened(NamedTuple):
     engine: "Engine"
     address: str | None
 
-
-#: What opens the engine of a cluster.
-PARTS = {
-    "shared": "workers.engines.spark_connect:SparkConnectEngine.open",
-    "dedicated": "workers.engines.spark_standalone:SparkStandaloneEngine.open",
-}
 
 Opener = Callable[[AsyncExitStack, "Folder"], Awaitable[Opened]]
 
@@ -86,7 +79,7 @@ def _snowflake_opener(settings: "Settings") -> Opener:
     async def open_snowflake(opened: AsyncExitStack, _folder: "Folder") -> Opened:
         from workers.engines.snowflake import SnowflakeEngine
 
-        with _sign_in_that_is_refused_for_good():
+        with _refusal_for_good():
             engine = await SnowflakeEngine.open(
                 account,
                 sign_in,
@@ -111,7 +104,8 @@ def _spark_opener(settings: "Settings", plane: "DataPlane") -> Opener:
 
         parts: dict[ExecutionCluster, Engine] = {}
         for cluster, own in options.items():
-            parts[cluster] = await _open_part(cluster, own, settings)
+            with _refusal_for_good():
+                parts[cluster] = await _open_part(cluster, own, settings)
             opened.push_async_callback(parts[cluster].aclose)
         return Opened(SparkEngine(parts), None)
 
@@ -119,25 +113,38 @@ def _spark_opener(settings: "Settings", plane: "DataPlane") -> Opener:
 
 
 async def _open_part(cluster: "ExecutionCluster", options: Mapping[str, Any], settings: "Settings") -> "Engine":
-    part: Engine = await EntryPoint(cluster, PARTS[cluster], "").load()(
-        **options,
-        timeout_seconds=settings.spark.call_timeout_seconds,
-        microcents_per_second=settings.executor.microcents_per_second,
+    from adapters.narrative.spark_outputs import Outputs
+    from control_plane.jobs import ExecutionCluster
+
+    seconds, price = settings.spark.call_timeout_seconds, settings.executor.microcents_per_second
+    if cluster is ExecutionCluster.DEDICATED:
+        from workers.engines.spark_standalone import SparkStandaloneEngine
+
+        return await SparkStandaloneEngine.open(
+            **options, properties=settings.spark.properties, timeout_seconds=seconds, microcents_per_second=price
+        )
+    from workers.engines.spark_connect import SparkConnectEngine
+
+    return await SparkConnectEngine.open(
+        options["server"],
+        Outputs(options["warehouse"], timeout_seconds=seconds),
+        user=options["user"],
+        timeout_seconds=seconds,
+        microcents_per_second=price,
     )
-    return part
 
 
 @contextmanager
-def _sign_in_that_is_refused_for_good() -> Iterator[None]:
-    """An account that is away may be back at the next start; one that refuses the user is not mended by another."""
-    from adapters.snowflake.line import LineError
-    from control_plane.errors import Refused
+def _refusal_for_good() -> Iterator[None]:
+    """A service that is away may be back at the next start; one that refuses the user is not mended by another."""
+    from control_plane.errors import EngineUnavailable, Refused
     from control_plane.jobs import Waiting
 
     try:
         yield
-    except LineError as error:
-        if error.trouble.waiting is Waiting.NOT_PERMITTED:
+    except EngineUnavailable as error:
+        trouble = getattr(error, "trouble", None)
+        if trouble is not None and trouble.waiting is Waiting.NOT_PERMITTED:
             raise Refused(error.message) from error
         raise
 

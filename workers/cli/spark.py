@@ -24,12 +24,19 @@ Options = Mapping[str, Any]
 
 
 def adapter_options(settings: "Settings", plane: "DataPlane", section: str = COMMON) -> Options:
-    """What the adapter is told: the options of each of the plane's clusters.
+    """What the adapter is told: the adapter of each of the plane's clusters, and its options.
 
     BadInput names what is missing: a worker that lacked a cluster would be given the cancellations there all the same.
     """
     _refuse_calls_longer_than_a_lease(settings, section)
-    return {"parts": {cluster: options_of(settings, cluster, section) for cluster in plane.execution_clusters}}
+    return {"parts": {cluster: _part(settings, cluster, section) for cluster in plane.execution_clusters}}
+
+
+def _part(settings: "Settings", cluster: ExecutionCluster, section: str) -> tuple[str, Options]:
+    from adapters.narrative.spark import PARTS
+
+    own = settings.spark.adapters.get(cluster.value)
+    return (PARTS[cluster], options_of(settings, cluster, section)) if own is None else (own.name, own.options)
 
 
 def engine_options(settings: "Settings", plane: "DataPlane") -> Mapping[ExecutionCluster, Options]:
@@ -52,6 +59,8 @@ def engine_options(settings: "Settings", plane: "DataPlane") -> Mapping[Executio
 
 def options_of(settings: "Settings", cluster: ExecutionCluster, section: str = COMMON) -> Options:
     """How the cluster is reached, and what it shares with us. BadInput names what is missing or cannot be read."""
+    from adapters.narrative.spark_connect_names import Server
+
     own, name = settings.spark, REACHED_BY[cluster]
     address = _needed(getattr(own, name), name, f"nothing says where the {cluster} cluster is", section)
     warehouse = _needed(own.warehouse, "warehouse", "nothing says where outputs lie", section)
@@ -63,14 +72,10 @@ def options_of(settings: "Settings", cluster: ExecutionCluster, section: str = C
             "warehouse": warehouse,
         }
     need_client()
-    return {
-        "connect_url": address,
-        "user": own.connect_user,
-        "token": _token(own.connect_token, own.connect_token_file, f"{section}.connect_token_file"),
-        "authorities": _certificates(own.connect_ca_file, f"{section}.connect_ca_file"),
-        "ui_url": own.ui_url,
-        "warehouse": warehouse,
-    }
+    token = _token(own.connect_token, own.connect_token_file, f"{section}.connect_token_file")
+    authorities = _certificates(own.connect_ca_file, f"{section}.connect_ca_file")
+    server = Server.at(address, token=token, authorities=authorities)
+    return {"server": server, "user": own.connect_user, "ui_url": own.ui_url, "warehouse": warehouse}
 
 
 def looks_at(settings: "Settings", section: str = COMMON) -> Iterator[Callable[[], object]]:

@@ -29,8 +29,8 @@ from adapters.narrative.spark_connect_line import (
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
 from adapters.narrative.spark_outputs import Outputs
 from control_plane.errors import BadInput, EngineUnavailable
-from control_plane.jobs import FailureCause, Handle, JobType
-from control_plane.work import Claim
+from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType
+from control_plane.work import Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
 from workers.engines.spark_connect_runs import Run, RunBook, closed
@@ -99,6 +99,11 @@ class SparkConnectEngine:
         return cls(line, outputs, identity=identity, timeout_seconds=timeout_seconds, **options)
 
     # --- as the executor uses it
+
+    @property
+    def clusters(self) -> Served:
+        """The shared one, on the start of the server that was last seen."""
+        return {ExecutionCluster.SHARED: self.incarnation}
 
     async def start(self, claim: Claim, permit_left: Callable[[], float]) -> Handle:
         """Begin the job's one run, however long the server is silent; a submission without an answer is looked into."""
