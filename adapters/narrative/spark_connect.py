@@ -2,32 +2,32 @@
 
 An Interrupt that answers ``[]`` proves nothing: so does one for what has ended, for what is about to begin, for another
 user's and for what never was. It is repeated, by whoever calls, until GetStatus says that the operation has ended. A
-started server forgets everything: its incarnation is the application that it is (``spark.app.id``), seen by one user.
+server that is started anew knows nothing of before: its incarnation is the application that it is (``spark.app.id``),
+as one user sees it.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from msgspec import structs
 
-from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
-from adapters.narrative.spark_connect_line import SESSION_CLOSED, SESSION_NOT_FOUND, Line, LineError, answered, reading
-from adapters.narrative.spark_connect_names import (
-    ENGINE,
-    Identity,
-    Operation,
-    Server,
-    Session,
-    is_uuid,
-    operation_of,
-    session_of,
-)
+from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.narrative.spark_connect_drill import drill
+from adapters.narrative.spark_connect_line import SESSION_CLOSED, Line, LineError, answered
+from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, Server, Session, is_uuid, session_of
+from adapters.narrative.spark_connect_sessions import Sessions, gone
 from adapters.narrative.spark_connect_ui import Sight, Ui
+from adapters.narrative.spark_connect_words import (
+    STATUSES,
+    UNKNOWN,
+    looked_at,
+    operation_named,
+    wants_a_look,
+)
 from adapters.narrative.spark_outputs import Outputs
 from adapters.registry import Surroundings
 from control_plane.errors import BadInput
@@ -38,28 +38,19 @@ from control_plane.work import Work
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-STATUSES = {
-    "RUNNING": RunStatus.ACTIVE,
-    "TERMINATING": RunStatus.ACTIVE,  #: also what has finished, and whose answer nobody has fetched yet
-    "SUCCEEDED": RunStatus.SUCCEEDED,
-    "FAILED": RunStatus.ERRORED,
-    "CANCELLED": RunStatus.STOPPED,
-}
-TERMINATING = "TERMINATING"
 AT_ONCE = 50  #: calls under way together
-REMEMBERED = 10_000  #: runs of sessions that were closed here
-STOP_SECONDS = 2.0  #: given to what is interrupted, before its session is ended under it
-LOOK_SECONDS = 0.05
-ENDLESS = "SELECT count(*) FROM range(0, 1000000000000, 1, 1) WHERE id % 99999999977 = 7"
+PATIENCE_SECONDS = 2.0  #: given to what is interrupted, before its session is ended under it
 OPTIONS = ("server", "user", "ui_url", "warehouse")
-OWN_NAME = "is the name of a job's own run here, or it lacks the user and session: <user>/<session>/<operation>"
+NO_UI = Trouble(Waiting.HANDLE_UNKNOWN, "what runs on a Connect server its web UI alone tells; does ui_url answer?")
+HOW_NAMED = "work that was started elsewhere is named <user>/<session>/<operation>"
 
 
 class SparkConnectAdapter:
     """The adapter of a Narrative plane's shared cluster. No call lasts longer than a few times *timeout_seconds*.
 
     *user* is whom the plane's executors run their jobs as: it is part of each session's name. With *ui_url* a run that
-    is said to have ended is only believed once no task of it is active.
+    is said to have ended is only believed once no task of it is active. *outputs* is where this process may publish and
+    clear away; it is closed with the adapter.
     """
 
     engine = ENGINE
@@ -77,12 +68,12 @@ class SparkConnectAdapter:
         timeout_seconds: float = 10.0,
     ) -> None:
         self._line = Line(server, user=user, timeout_seconds=timeout_seconds)
+        self._sessions = Sessions(self._line)
         self._ui = Ui(ui_url, timeout_seconds=timeout_seconds) if ui_url else None
         self._outputs = outputs
         self._prefix = f"countermand:{installation}:{data_plane_id}:"
         self._timeout_seconds = timeout_seconds
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._closed: OrderedDict[tuple[str, str], tuple[Run, ...]] = OrderedDict()  #: by incarnation and tag
 
     # --- finding
 
@@ -92,42 +83,29 @@ class SparkConnectAdapter:
             return {}
         try:
             here = await self._line.identity()
-            listings = dict(zip((w.job_id for w in works), await self._each(works, self._lister(here)), strict=True))
-            listings = await self._checked(listings, here)
+            listings = await self._each(works, lambda work: self._list(work, here))
+            listings = await self._looked_at(works, listings, here)
             await self._line.still_in(here.incarnation)
         except LineError as error:
-            return {work.job_id: Listing(trouble=error.trouble) for work in works}
-        return listings
+            listings = [Listing(trouble=error.trouble)] * len(works)
+        return {work.job_id: listing for work, listing in zip(works, listings, strict=True)}
 
-    def _lister(self, here: Identity) -> Callable[[Work], Awaitable[Listing]]:
-        async def listing(work: Work) -> Listing:
-            try:
-                runs = await (self._own(work, here) if work.tracked is None else self._tracked(work, here))
-            except LineError as error:
-                return Listing(trouble=error.trouble)
-            return Listing(runs, complete=True, incarnation=here.incarnation)
-
-        return listing
-
-    async def _own(self, work: Work, here: Identity) -> tuple[Run, ...]:
-        """Those of the job's session; where that is closed, those that it had when it was closed here."""
-        states = await self._states(session_of(here.user, work.tag))
-        if states == SESSION_CLOSED:
-            runs = self._closed.get((here.incarnation, work.tag), ())
-            return tuple(structs.replace(run, job_id=work.job_id) for run in runs)
-        if isinstance(states, str):
-            return ()
-        return tuple(_run(work.job_id, work.tag, name, state, here) for name, state in states.items())
+    async def _list(self, work: Work, here: Identity) -> Listing:
+        try:
+            tracked = work.tracked is not None
+            runs = await (self._tracked(work, here) if tracked else self._sessions.runs(work.job_id, work.tag, here))
+        except LineError as error:
+            return Listing(trouble=error.trouble)
+        return Listing(runs, complete=True, incarnation=here.incarnation)
 
     async def _tracked(self, work: Work, here: Identity) -> tuple[Run, ...]:
         name = work.handle.run_id if work.handle else ""
         operation = Operation.named(name)
         if is_uuid(name) or (operation is not None and operation.session.user == here.user):
-            raise LineError(Waiting.NOT_PERMITTED, f"{name} {OWN_NAME}")
+            raise LineError(Waiting.NOT_PERMITTED, f"{name} is the name of a job's own run here; {HOW_NAMED}")
         if operation is None:
-            raise LineError(Waiting.HANDLE_UNKNOWN, f"{name!r} {OWN_NAME}")
-        states = await self._states(operation.session, operation.operation_id)
-        state = "UNKNOWN" if isinstance(states, str) else states.get(operation.operation_id, "UNKNOWN")
+            raise LineError(Waiting.HANDLE_UNKNOWN, f"{name!r} names no run; {HOW_NAMED}")
+        state = await self._sessions.state(*operation)
         if state not in STATUSES:
             return ()
         handle = Handle(ENGINE, here.incarnation, name)
@@ -142,61 +120,64 @@ class SparkConnectAdapter:
             return {}
         here = await self._line.identity()
         asked = [run for run in runs if run.handle.incarnation == here.incarnation]
-        seen = dict(zip(asked, await self._each(asked, self._observer(here)), strict=True))
-        listings = await self._checked(
-            {run.job_id: Listing((now,)) for run, now in seen.items() if now is not None}, here
-        )
+        seen = [run for run in await self._each(asked, lambda run: self._see(run, here)) if run is not None]
+        sight = await self._sight(here) if any(map(wants_a_look, seen)) else None
         await self._line.still_in(here.incarnation)
-        return {run.handle: run for listing in listings.values() for run in listing.runs}
+        return {run.handle: looked_at(run, sight, here.user) if sight else run for run in seen}
 
-    def _observer(self, here: Identity) -> Callable[[Run], Awaitable[Run | None]]:
-        async def seen(run: Run) -> Run | None:
-            operation = _operation(run, here.user)
-            if operation is None:
-                return None
-            try:
-                states = await self._states(operation.session, operation.operation_id)
-            except LineError:
-                return None
-            closed = {kept.handle: kept for kept in self._closed.get((here.incarnation, run.tag), ())}
-            if run.handle in closed and states == SESSION_CLOSED:
-                return structs.replace(closed[run.handle], job_id=run.job_id)
-            state = states if isinstance(states, str) else states.get(operation.operation_id, "UNKNOWN")
-            return structs.replace(run, status=STATUSES.get(state, RunStatus.GONE), word=state, ended_at=None)
+    async def _see(self, run: Run, here: Identity) -> Run | None:
+        operation = operation_named(run, here.user)
+        if operation is None:
+            return None
+        try:
+            if run.owner is None:
+                own = await self._sessions.runs(run.job_id, run.tag, here)
+                known = {other.handle: other for other in own}
+                return known.get(run.handle) or gone(run.job_id, run.tag, operation.operation_id, UNKNOWN, here)
+            state = await self._sessions.state(*operation)
+        except LineError:
+            return None
+        return structs.replace(run, status=STATUSES.get(state, RunStatus.GONE), word=state, ended_at=None)
 
-        return seen
+    async def _looked_at(self, works: Sequence[Work], listings: Sequence[Listing], here: Identity) -> list[Listing]:
+        """The same as the web UI lets it stand; where that does not answer, Connect's own word does."""
+        pairs = list(zip(works, listings, strict=True))
+        if not any(self._wants_a_look(work, listing, here) for work, listing in pairs):
+            return list(listings)
+        sight = await self._sight(here)
+        return [self._as_seen(work, listing, sight, here) if sight else listing for work, listing in pairs]
 
-    async def _states(self, session: Session, *operation_ids: str) -> dict[str, str] | str:
-        """By operation; or why there are none: the session is closed, or was never seen."""
-        return await answered(lambda: self._line.states(session, operation_ids), SESSION_CLOSED, SESSION_NOT_FOUND)
+    def _wants_a_look(self, work: Work, listing: Listing, here: Identity) -> bool:
+        """Also where nothing ran when the session was ended: something may have begun in between."""
+        return any(map(wants_a_look, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
 
-    async def _checked(self, listings: Mapping[UUID, Listing], here: Identity) -> dict[UUID, Listing]:
-        """The same, as the web UI lets it stand; where that does not answer, Connect's own word does."""
-        unchecked = [run for each in listings.values() for run in each.runs if _wants_a_check(run)]
-        sight = await self._ui.look(here.application) if self._ui and unchecked else None
-        if sight is None:
-            return dict(listings)
-        return {
-            job_id: structs.replace(each, runs=tuple(_checked(run, sight, here) for run in each.runs))
-            for job_id, each in listings.items()
-        }
+    def _as_seen(self, work: Work, listing: Listing, sight: Sight, here: Identity) -> Listing:
+        known = [looked_at(run, sight, here.user) for run in listing.runs]
+        if self._sessions.was_ended_here(work.tag, here):
+            traced = sight.operations(session_of(here.user, work.tag).session_id)
+            unknown = sorted(traced - {run.handle.run_id for run in known})
+            late = (gone(work.job_id, work.tag, name, SESSION_CLOSED, here) for name in unknown)
+            known += [looked_at(run, sight, here.user) for run in late]
+        return structs.replace(listing, runs=tuple(known))
+
+    async def _sight(self, here: Identity) -> Sight | None:
+        return None if self._ui is None else await self._ui.look(here.application)
 
     async def running(self) -> Listing:
         """Every run of the plane's jobs that computes, as the web UI shows it; what is being planned it does not."""
         try:
             here = await self._line.identity()
-            sight = await self._ui.look(here.application) if self._ui else None
-            if sight is None:
-                detail = "what runs on a Connect server is told by its web UI alone; is spark.ui_url right?"
-                return Listing(trouble=Trouble(Waiting.HANDLE_UNKNOWN, detail))
+            if (sight := await self._sight(here)) is None:
+                return Listing(trouble=NO_UI)
             tags = sorted(tag for session_id, tag in sight.tagged(self._prefix) if _is_ours(session_id, tag, here))
             works = [Work(job_id, tag) for tag in tags if (job_id := _job_of(tag)) is not None]
-            found = await self._each(works, self._lister(here))
+            listings = await self._each(works, lambda work: self._list(work, here))
+            listings = await self._looked_at(works, listings, here)
             await self._line.still_in(here.incarnation)
         except LineError as error:
             return Listing(trouble=error.trouble)
-        active = tuple(run for each in found for run in each.runs if run.status not in ENDED)
-        trouble = next((each.trouble for each in found if each.trouble), None)
+        active = tuple(run for listing in listings for run in listing.runs if run.status is RunStatus.ACTIVE)
+        trouble = next((listing.trouble for listing in listings if listing.trouble), None)
         return Listing(active, complete=trouble is None, incarnation=here.incarnation, trouble=trouble)
 
     # --- stopping and closing
@@ -212,43 +193,42 @@ class SparkConnectAdapter:
             here = await self._line.identity()
         except LineError as error:
             return dict.fromkeys((run.handle for run in runs), _answer_to(error))
-
-        async def stopped(run: Run) -> StopAnswer:
-            try:
-                return await self._stop(run, rung, here)
-            except LineError as error:
-                return _answer_to(error)
-
-        return dict(zip((run.handle for run in runs), await self._each(runs, stopped), strict=True))
+        answers = await self._each(runs, lambda run: self._stop(run, rung, here))
+        return {run.handle: answer for run, answer in zip(runs, answers, strict=True)}
 
     async def _stop(self, run: Run, rung: Rung, here: Identity) -> StopAnswer:
-        operation = _operation(run, here.user)
+        operation = operation_named(run, here.user)
         if operation is None or run.handle.incarnation != here.incarnation:
             return StopAnswer.UNREACHABLE
+        try:
+            if run.owner is not None:
+                return await self._stop_tracked(operation, rung)
+            return await self._stop_own(run, operation, rung, here)
+        except LineError as error:
+            return _answer_to(error)
+
+    async def _stop_own(self, run: Run, operation: Operation, rung: Rung, here: Identity) -> StopAnswer:
         session, operation_id = operation
-        told = await self._interrupt(session, tag=run.tag) if run.owner is None else []
-        if run.owner is not None or rung is not Rung.ASK:
+        told = await self._interrupt(session, tag=run.tag)
+        if rung is not Rung.ASK:
             told += await self._interrupt(session, operation_id=operation_id)
-        state = await self._let_go(session, operation_id)
-        if rung is Rung.FORCE and run.owner is not None:
+        state = await self._sessions.release_ended(session, operation_id)
+        if rung is Rung.FORCE:
+            await self._sessions.end_anyway(run.job_id, run.tag, here, patience_seconds=PATIENCE_SECONDS)
+        return _answer(told, state)
+
+    async def _stop_tracked(self, operation: Operation, rung: Rung) -> StopAnswer:
+        """Its answer is its owner's to let go of, and its session is its owner's."""
+        told = await self._interrupt(operation.session, operation_id=operation.operation_id)
+        if rung is Rung.FORCE:
             return StopAnswer.UNSUPPORTED
-        if rung is Rung.FORCE and await self._end(session, run.tag, run.job_id, here, patience=STOP_SECONDS):
-            return StopAnswer.ACCEPTED if told or STATUSES.get(state) is RunStatus.ACTIVE else StopAnswer.ALREADY_ENDED
-        return StopAnswer.ACCEPTED if told or STATUSES.get(state) is RunStatus.ACTIVE else StopAnswer.ALREADY_ENDED
+        return _answer(told, await self._sessions.state(*operation))
 
     async def _interrupt(
         self, session: Session, *, tag: str | None = None, operation_id: str | None = None
     ) -> list[str]:
         told = await answered(lambda: self._line.interrupt(session, tag=tag, operation_id=operation_id), SESSION_CLOSED)
         return [] if isinstance(told, str) else told
-
-    async def _let_go(self, session: Session, operation_id: str) -> str:
-        """Its state. One that has ended stays TERMINATING until its answer is let go of, where nobody is left to."""
-        states = await self._states(session, operation_id)
-        state = states if isinstance(states, str) else states.get(operation_id, "UNKNOWN")
-        if state == TERMINATING:
-            await self._line.release(session, operation_id)
-        return state
 
     async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
         """End the sessions of jobs of which nothing runs any more; while something does, the ladder is for that."""
@@ -259,45 +239,14 @@ class SparkConnectAdapter:
             here = await self._line.identity()
         except LineError:
             return frozenset()
+        closed = await self._each(own, lambda work: self._close(work, here))
+        return frozenset(work.job_id for work, done in zip(own, closed, strict=True) if done)
 
-        async def closed(work: Work) -> bool:
-            try:
-                return await self._end(session_of(here.user, work.tag), work.tag, work.job_id, here)
-            except LineError:
-                return False
-
-        ended = await self._each(own, closed)
-        return frozenset(work.job_id for work, done in zip(own, ended, strict=True) if done)
-
-    async def _end(
-        self, session: Session, tag: str, job_id: UUID, here: Identity, *, patience: float | None = None
-    ) -> bool:
-        """End the session for good, once nothing of it runs, or after so many seconds of *patience*; whether it is.
-
-        What became of its operations is kept, since the server forgets it with the session. One that it has never
-        seen it does not remember as ended: it is touched first.
-        """
-        until = monotonic() + (patience or 0.0)
-        while not isinstance(states := await self._states(session), str) and not _have_ended(states):
-            if patience is None:
-                return False
-            if monotonic() >= until:
-                break
-            await asyncio.sleep(LOOK_SECONDS)
-        if states == SESSION_CLOSED:
-            return True
-        if states == SESSION_NOT_FOUND:
-            await self._line.touch(session)
-        elif not isinstance(states, str):
-            self._keep(tag, job_id, states, here)
-        await self._line.release_session(session)
-        return await self._states(session) == SESSION_CLOSED
-
-    def _keep(self, tag: str, job_id: UUID, states: Mapping[str, str], here: Identity) -> None:
-        ended = {name: state for name, state in states.items() if _have_ended({name: state})}
-        self._closed[here.incarnation, tag] = tuple(_run(job_id, tag, name, ended[name], here) for name in ended)
-        while len(self._closed) > REMEMBERED:
-            self._closed.popitem(last=False)
+    async def _close(self, work: Work, here: Identity) -> bool:
+        try:
+            return await self._sessions.end(work.job_id, work.tag, here)
+        except LineError:
+            return False
 
     # --- effects
 
@@ -319,41 +268,10 @@ class SparkConnectAdapter:
         """Start a query that only counts, as the executors' user, and see whether it is stopped."""
         began = monotonic()
         try:
-            detail = await self._drill()
+            detail = await drill(self._line, self._sessions, prefix=self._prefix, timeout_seconds=self._timeout_seconds)
         except LineError as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
         return Check(ok=True, detail=detail, seconds=monotonic() - began)
-
-    async def _drill(self) -> str:
-        """In a session of its own, under a tag that is no job's."""
-        tag = f"{self._prefix}{uuid4()}:drill"
-        session, operation_id = session_of(self._line.user, tag), operation_of(tag)
-        here = await self._line.identity()
-        await self._line.touch(session)
-        running = asyncio.create_task(self._exhaust(session, operation_id, tag))
-        try:
-            seconds = await self._stop_drill(session, operation_id, tag)
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
-            await self._line.release_session(session)
-        return f"{here.application} stopped a query of {here.user} within {seconds:.2g} s"
-
-    async def _exhaust(self, session: Session, operation_id: str, tag: str) -> None:
-        async for _ in self._line.execute(session, operation_id, reading(ENDLESS), tag=tag):
-            pass
-
-    async def _stop_drill(self, session: Session, operation_id: str, tag: str) -> float:
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                began = 0.0
-                while not began or not _have_ended({operation_id: await self._let_go(session, operation_id)}):
-                    if await self._line.interrupt(session, tag=tag):
-                        began = monotonic()
-                return monotonic() - began
-        except TimeoutError as error:
-            detail = f"{self._line.server.address} did not stop a query within {self._timeout_seconds:g} s"
-            raise LineError(Waiting.STILL_RUNNING, detail) from error
 
     async def aclose(self) -> None:
         """Let go of connections, and of this process's own session."""
@@ -395,40 +313,8 @@ def for_plane(surroundings: Surroundings) -> SparkConnectAdapter:
     )
 
 
-def _run(job_id: UUID, tag: str, operation_id: str, state: str, here: Identity) -> Run:
-    handle = Handle(ENGINE, here.incarnation, operation_id)
-    return Run(job_id, tag, handle, STATUSES.get(state, RunStatus.UNKNOWN), state)
-
-
-def _operation(run: Run, user: str) -> Operation | None:
-    """A job's own run is in the job's own session; another's is named in full."""
-    if run.owner is not None:
-        return Operation.named(run.handle.run_id)
-    return Operation(session_of(user, run.tag), run.handle.run_id) if is_uuid(run.handle.run_id) else None
-
-
-def _have_ended(states: Mapping[str, str]) -> bool:
-    """Whether each of them is known to have; what the server knows nothing of does not keep its session open."""
-    return all(STATUSES.get(state) is not RunStatus.ACTIVE for state in states.values())
-
-
-def _wants_a_check(run: Run) -> bool:
-    return run.status is RunStatus.GONE or (run.status in ENDED and run.ended_at is None)
-
-
-def _checked(run: Run, sight: Sight, here: Identity) -> Run:
-    """The run as both say it is: what has active tasks runs, whatever its status is."""
-    operation = _operation(run, here.user)
-    if operation is None or not _wants_a_check(run):
-        return run
-    traces = sight.traces(operation.session.session_id, operation.operation_id)
-    if traces.active_tasks:
-        word = f"{run.word}, {traces.active_tasks} tasks active"
-        return structs.replace(run, status=RunStatus.ACTIVE, word=word)
-    return structs.replace(run, ended_at=traces.ended_at if run.status in ENDED else None)
-
-
 def _is_ours(session_id: str, tag: str, here: Identity) -> bool:
+    """Whether the session is the job's own, as our user has it."""
     return session_of(here.user, tag).session_id == session_id
 
 
@@ -436,6 +322,12 @@ def _job_of(tag: str) -> UUID | None:
     """The job of a work tag for the purpose ``run``."""
     *_, job_id, purpose = tag.split(":")
     return UUID(job_id) if purpose == Purpose.RUN.value and is_uuid(job_id) else None
+
+
+def _answer(told: Sequence[str], state: str) -> StopAnswer:
+    """What still runs was told before: a second interrupt of the same operation answers nothing."""
+    is_active = STATUSES.get(state) is RunStatus.ACTIVE
+    return StopAnswer.ACCEPTED if told or is_active else StopAnswer.ALREADY_ENDED
 
 
 def _answer_to(error: LineError) -> StopAnswer:

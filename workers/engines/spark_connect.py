@@ -15,7 +15,6 @@ from uuid import UUID
 import structlog
 
 from adapters.base import RunStatus
-from adapters.narrative.spark_connect import STATUSES, TERMINATING
 from adapters.narrative.spark_connect_line import (
     OPERATION_NOT_FOUND,
     SESSION_CLOSED,
@@ -27,6 +26,7 @@ from adapters.narrative.spark_connect_line import (
     writing,
 )
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
+from adapters.narrative.spark_connect_words import STATUSES, TERMINATING
 from adapters.narrative.spark_outputs import Outputs
 from control_plane.errors import BadInput, EngineUnavailable
 from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType

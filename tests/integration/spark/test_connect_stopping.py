@@ -228,8 +228,11 @@ async def test_whoever_closed_a_session_still_knows_how_its_run_ended_and_others
     seen = (await other.observe([run]))[run.handle]
 
     assert [known.status for known in ours.runs] == [RunStatus.STOPPED]
-    assert (theirs.runs, theirs.complete, theirs.incarnation) == ((), True, run.handle.incarnation)
-    assert (seen.status, seen.word) == (RunStatus.GONE, SESSION_CLOSED)
+    assert (theirs.complete, theirs.incarnation) == (True, run.handle.incarnation)
+    assert [(known.handle, known.status, known.word) for known in theirs.runs] == [
+        (run.handle, RunStatus.GONE, SESSION_CLOSED)
+    ]
+    assert seen == theirs.runs[0]
     await other.aclose()
 
 

@@ -1,0 +1,111 @@
+"""The sessions that jobs have to themselves on a Connect server: what runs in them, and how they are ended for good.
+
+An ended session answers every call with SESSION_CLOSED, and GetStatus tells nothing of its operations any more: their
+states are read first. The server remembers the latest thousand that were ended
+(``spark.connect.session.manager.closedSessionsTombstonesSize``), by count and not by time, until it is restarted; one
+that it has never seen it does not remember at all, so that it is touched first.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from time import monotonic
+from uuid import UUID
+
+from msgspec import structs
+
+from adapters.base import Run, RunStatus
+from adapters.narrative.spark_connect_line import SESSION_CLOSED, SESSION_NOT_FOUND, Line, answered
+from adapters.narrative.spark_connect_names import Identity, Session, operation_of, session_of
+from adapters.narrative.spark_connect_words import TERMINATING, UNKNOWN, have_ended, run_of
+
+REMEMBERED = 10_000  #: sessions that were ended here
+LOOK_SECONDS = 0.05
+
+
+class Sessions:
+    """Those of the jobs of one user. Every call raises LineError."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._ended: OrderedDict[tuple[str, str], tuple[Run, ...]] = OrderedDict()  #: by incarnation and tag
+
+    async def states(self, session: Session, *operation_ids: str) -> dict[str, str] | str:
+        """By operation, of these or of all; or why there are none: the session was ended, or was never seen."""
+        return await answered(lambda: self._line.states(session, operation_ids), SESSION_CLOSED, SESSION_NOT_FOUND)
+
+    async def state(self, session: Session, operation_id: str) -> str:
+        """Of one operation; or why there is none."""
+        states = await self.states(session, operation_id)
+        return states if isinstance(states, str) else states.get(operation_id, UNKNOWN)
+
+    async def runs(self, job_id: UUID, tag: str, here: Identity) -> tuple[Run, ...]:
+        """Every operation of the job's session; of an ended one what was known when it was ended."""
+        states = await self.states(session_of(here.user, tag))
+        if states == SESSION_CLOSED:
+            return tuple(structs.replace(run, job_id=job_id) for run in self._remembered(job_id, tag, here))
+        if isinstance(states, str):
+            return ()
+        return tuple(run_of(job_id, tag, name, state, here) for name, state in states.items())
+
+    def was_ended_here(self, tag: str, here: Identity) -> bool:
+        """Whether it was this process that ended the job's session on this start of the server."""
+        return (here.incarnation, tag) in self._ended
+
+    def _remembered(self, job_id: UUID, tag: str, here: Identity) -> tuple[Run, ...]:
+        """Where somebody else has ended it, its run is gone; whether there ever was one, nobody can say any more."""
+        if self.was_ended_here(tag, here):
+            return self._ended[here.incarnation, tag]
+        return (gone(job_id, tag, operation_of(tag), SESSION_CLOSED, here),)
+
+    async def release_ended(self, session: Session, operation_id: str) -> str:
+        """The operation's state. Where it has ended and nobody is left to let go of its answer, that is done here."""
+        state = await self.state(session, operation_id)
+        if state == TERMINATING:
+            await self._line.release(session, operation_id)
+        return state
+
+    async def end(self, job_id: UUID, tag: str, here: Identity) -> bool:
+        """End the job's session for good if nothing of it runs; whether it is ended."""
+        session = session_of(here.user, tag)
+        states = await self.states(session)
+        if not isinstance(states, str) and not have_ended(states):
+            return False
+        return await self._end(job_id, tag, states, here)
+
+    async def end_anyway(self, job_id: UUID, tag: str, here: Identity, *, patience_seconds: float) -> bool:
+        """The same, also under what does not end in time: whatever runs then is interrupted by it."""
+        session, until = session_of(here.user, tag), monotonic() + patience_seconds
+        states = await self.states(session)
+        while not isinstance(states, str) and not have_ended(states) and monotonic() < until:
+            for name in states:
+                await self.release_ended(session, name)
+            await asyncio.sleep(LOOK_SECONDS)
+            states = await self.states(session)
+        return await self._end(job_id, tag, states, here)
+
+    async def _end(self, job_id: UUID, tag: str, states: dict[str, str] | str, here: Identity) -> bool:
+        if states == SESSION_CLOSED:
+            return True
+        session = session_of(here.user, tag)
+        if states == SESSION_NOT_FOUND:
+            await self._line.touch(session)
+        self._keep(job_id, tag, {} if isinstance(states, str) else states, here)
+        await self._line.release_session(session)
+        return await self.states(session) == SESSION_CLOSED
+
+    def _keep(self, job_id: UUID, tag: str, states: Mapping[str, str], here: Identity) -> None:
+        """What did not end before its session is gone with it."""
+        self._ended[here.incarnation, tag] = tuple(
+            run_of(job_id, tag, name, state, here)
+            if have_ended({name: state})
+            else gone(job_id, tag, name, f"{state}, {SESSION_CLOSED}", here)
+            for name, state in states.items()
+        )
+        while len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+
+
+def gone(job_id: UUID, tag: str, operation_id: str, word: str, here: Identity) -> Run:
+    """A run of which the server knows nothing any more."""
+    return structs.replace(run_of(job_id, tag, operation_id, UNKNOWN, here), status=RunStatus.GONE, word=word)

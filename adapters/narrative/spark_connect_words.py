@@ -1,0 +1,56 @@
+"""What a Connect server says of an operation, and what may be concluded from it."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from msgspec import structs
+
+from adapters.base import ENDED, Run, RunStatus
+from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, is_uuid, session_of
+from adapters.narrative.spark_connect_ui import Sight
+from control_plane.jobs import Handle
+
+STATUSES = {
+    "RUNNING": RunStatus.ACTIVE,
+    "TERMINATING": RunStatus.ACTIVE,  #: also of what has finished, and whose answer nobody has let go of yet
+    "SUCCEEDED": RunStatus.SUCCEEDED,
+    "FAILED": RunStatus.ERRORED,
+    "CANCELLED": RunStatus.STOPPED,
+}
+TERMINATING = "TERMINATING"
+UNKNOWN = "UNKNOWN"  #: no operation of that name, or one that ended half an hour ago
+
+
+def run_of(job_id: UUID, tag: str, operation_id: str, state: str, here: Identity) -> Run:
+    """A job's own run."""
+    handle = Handle(ENGINE, here.incarnation, operation_id)
+    return Run(job_id, tag, handle, STATUSES.get(state, RunStatus.UNKNOWN), state)
+
+
+def operation_named(run: Run, user: str) -> Operation | None:
+    """A job's own run is in the job's own session; another's is named in full."""
+    if run.owner is not None:
+        return Operation.named(run.handle.run_id)
+    return Operation(session_of(user, run.tag), run.handle.run_id) if is_uuid(run.handle.run_id) else None
+
+
+def have_ended(states: Mapping[str, str]) -> bool:
+    """Whether none of them is known to go on."""
+    return all(STATUSES.get(state) is not RunStatus.ACTIVE for state in states.values())
+
+
+def wants_a_look(run: Run) -> bool:
+    """Whether the web UI has a say in it: it is said to have ended, or is not there any more."""
+    return run.status is RunStatus.GONE or run.status in ENDED
+
+
+def looked_at(run: Run, sight: Sight, user: str) -> Run:
+    """The run as both say it is: what has active tasks runs, whatever its status is."""
+    operation = operation_named(run, user)
+    if operation is None or not wants_a_look(run):
+        return run
+    traces = sight.traces(operation.session.session_id, operation.operation_id)
+    if traces.active_tasks:
+        word = f"{run.word}, {traces.active_tasks} tasks active"
+        return structs.replace(run, status=RunStatus.ACTIVE, word=word, ended_at=None)
+    return structs.replace(run, ended_at=traces.ended_at if run.status in ENDED else None)
