@@ -124,7 +124,7 @@ class SparkSettings(Section):
 def _missing(told: object) -> Iterator[Wrong]:
     given: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
     told_of = (*CLUSTERS, *OF_CONNECT, *OF_MASTER, "warehouse")
-    names = [name for name in told_of if given.get(name)]
+    names = [name for name in told_of if given.get(name) not in (None, {})]
     reached = [name for name in CLUSTERS if name in names]
     if names and not (reached or given.get("adapters")):
         error = allowed("given, or else master_url: nothing says where a cluster is", beside=names[0])

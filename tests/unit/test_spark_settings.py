@@ -120,7 +120,7 @@ def test_a_token_is_given_once_and_never_shown(write_file: WriteFile) -> None:
     both = 'connect_token = "s3cret"\nconnect_token_file = "/token"\n'
 
     assert refusal(write_file(f"[spark]\n{SHARED}{both}")) == [
-        ":5: spark.connect_token_file should be absent beside connect_token: one of the two is enough."
+        ":5: spark.connect_token_file should be absent beside connect_token: one of the two is enough, not '/token'."
     ]
 
 
