@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import pytest
 from msgspec import structs
 
@@ -317,7 +316,7 @@ def test_an_adapter_is_told_that_nothing_more_of_a_running_job_can_start(
     given.listing = shown(run(status))
 
     assert isinstance(given.work, ClosedWork) is is_closed
-    assert msgspec.structs.asdict(given.work) == msgspec.structs.asdict(given.assignment.work)
+    assert structs.asdict(given.work) == structs.asdict(given.assignment.work)
 
 
 def test_the_receipt_names_the_engine_that_answered_where_an_adapter_speaks_to_several() -> None:
