@@ -17,7 +17,8 @@ from msgspec import structs
 
 from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
 from adapters.narrative.spark_connect_drill import drill
-from adapters.narrative.spark_connect_line import SESSION_CLOSED, Line, LineError, answered
+from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError, answered
+from adapters.narrative.spark_connect_line import Line
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, Server, Session, is_uuid, session_of
 from adapters.narrative.spark_connect_sessions import Sessions, gone
 from adapters.narrative.spark_connect_ui import Sight, Ui

@@ -4,7 +4,8 @@ import asyncio
 from time import monotonic
 from uuid import uuid4
 
-from adapters.narrative.spark_connect_line import Line, LineError, reading
+from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_names import Session, operation_of, session_of
 from adapters.narrative.spark_connect_sessions import Sessions
 from adapters.narrative.spark_connect_words import have_ended

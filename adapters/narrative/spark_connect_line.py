@@ -6,22 +6,18 @@ canceller, it hung at exit for ten minutes.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from pyspark.sql.connect.proto import base_pb2 as spark
 from pyspark.sql.connect.proto import base_pb2_grpc, commands_pb2, relations_pb2
 
-from adapters.base import Trouble
+from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError, translated
 from adapters.narrative.spark_connect_names import Identity, Server, Session
-from control_plane.errors import EngineUnavailable
 from control_plane.jobs import Waiting
-
-Answer = TypeVar("Answer")
 
 CLIENT = "countermand"
 OPTIONS = (
@@ -29,39 +25,6 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 128 * 1024 * 1024),  # as Spark's own client
 )
-DETAILS = "grpc-status-details-bin"
-
-SESSION_CLOSED = "INVALID_HANDLE.SESSION_CLOSED"
-SESSION_NOT_FOUND = "INVALID_HANDLE.SESSION_NOT_FOUND"
-OPERATION_NOT_FOUND = "INVALID_HANDLE.OPERATION_NOT_FOUND"
-OPERATION_EXISTS = "INVALID_HANDLE.OPERATION_ALREADY_EXISTS"
-CANCELED = "OPERATION_CANCELED"
-#: Nothing was learned: the server is away, overloaded or too slow, or the way there is.
-SILENT = frozenset(
-    {
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.UNKNOWN,
-    }
-)
-NOT_ALLOWED = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
-
-
-class LineError(EngineUnavailable):
-    """The server gave no answer that proves anything; *trouble* says why, *condition* is Spark's own, if it spoke."""
-
-    def __init__(self, waiting: Waiting, detail: str, condition: str | None = None) -> None:
-        super().__init__(detail)
-        self.trouble = Trouble(waiting, detail)
-        self.condition = condition
-
-    @property
-    def is_silence(self) -> bool:
-        """Whether asking again may help; any other answer says what somebody has to mend."""
-        return self.trouble.waiting is Waiting.PLANE_SILENT
 
 
 class Batch(NamedTuple):
@@ -253,7 +216,7 @@ class Line:
                 request, timeout=self._timeout_seconds, metadata=self._metadata
             )
         except aio.AioRpcError as error:
-            raise self._translated(error) from error
+            raise translated(error, address=self.server.address, user=self.user) from error
 
     async def _stream(self, call: str, request: Any) -> AsyncIterator[Batch]:
         stream = getattr(self._connected(), call)(request, metadata=self._metadata)
@@ -261,7 +224,7 @@ class Line:
             async for response in stream:
                 yield Batch(response.response_id, response.arrow_batch.data, response.HasField("result_complete"))
         except aio.AioRpcError as error:
-            raise self._translated(error) from error
+            raise translated(error, address=self.server.address, user=self.user) from error
         finally:
             stream.cancel()
 
@@ -276,45 +239,3 @@ class Line:
             return aio.insecure_channel(self.server.address, options=OPTIONS)
         credentials = grpc.ssl_channel_credentials(self.server.authorities)
         return aio.secure_channel(self.server.address, credentials, options=OPTIONS)
-
-    def _translated(self, error: aio.AioRpcError) -> LineError:
-        """Spark's or gRPC's error in our words; what Spark itself answered bears its condition."""
-        where, said = self.server.address, " ".join((error.details() or error.code().name).split())
-        if (condition := condition_of(error)) is not None:
-            return LineError(Waiting.ADAPTER_ERROR, f"{where} answered: {said}", condition)
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return LineError(Waiting.PLANE_SILENT, f"{where} did not answer within {self._timeout_seconds:g} s")
-        if error.code() in SILENT:
-            return LineError(Waiting.PLANE_SILENT, f"{where} cannot be reached: {said}")
-        if error.code() in NOT_ALLOWED:
-            return LineError(Waiting.NOT_PERMITTED, f"{where} refused {self.user}: {said}")
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            detail = f"{where} lacks a call that Spark Connect has since 4.2: {said}"
-            return LineError(Waiting.ADAPTER_ERROR, detail)
-        return LineError(Waiting.ADAPTER_ERROR, f"{where} answered {error.code().name}: {said}")
-
-
-def condition_of(error: aio.AioRpcError) -> str | None:
-    """Spark's error condition, such as ``OPERATION_CANCELED``; None where it was not Spark that answered."""
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS and isinstance(value, bytes):
-            return _condition_in(status_pb2.Status.FromString(value))
-    return None
-
-
-def _condition_in(status: Any) -> str | None:
-    for detail in status.details:
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info):
-            return info.metadata.get("errorClass") or info.reason or None
-    return None
-
-
-async def answered(ask: Callable[[], Awaitable[Answer]], *conditions: str) -> Answer | str:
-    """What was answered, or which of these conditions; every other error passes through."""
-    try:
-        return await ask()
-    except LineError as error:
-        if error.condition in conditions and error.condition is not None:
-            return error.condition
-        raise

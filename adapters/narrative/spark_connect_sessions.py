@@ -15,7 +15,8 @@ from uuid import UUID
 from msgspec import structs
 
 from adapters.base import Run, RunStatus
-from adapters.narrative.spark_connect_line import SESSION_CLOSED, SESSION_NOT_FOUND, Line, answered
+from adapters.narrative.spark_connect_errors import SESSION_CLOSED, SESSION_NOT_FOUND, answered
+from adapters.narrative.spark_connect_line import Line
 from adapters.narrative.spark_connect_names import Identity, Session, operation_of, session_of
 from adapters.narrative.spark_connect_words import TERMINATING, UNKNOWN, have_ended, run_of
 

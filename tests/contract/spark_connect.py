@@ -12,7 +12,8 @@ from msgspec import structs
 
 from adapters.base import RunStatus
 from adapters.narrative.spark_connect import SparkConnectAdapter
-from adapters.narrative.spark_connect_line import Line, LineError, reading
+from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_names import Operation, Server, Session, session_of
 from adapters.narrative.spark_connect_ui import Ui
 from adapters.narrative.spark_outputs import Outputs

@@ -15,16 +15,14 @@ from uuid import UUID
 import structlog
 
 from adapters.base import RunStatus
-from adapters.narrative.spark_connect_line import (
+from adapters.narrative.spark_connect_errors import (
     OPERATION_NOT_FOUND,
     SESSION_CLOSED,
     SESSION_NOT_FOUND,
-    Line,
     LineError,
     answered,
-    reading,
-    writing,
 )
+from adapters.narrative.spark_connect_line import Line, reading, writing
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
 from adapters.narrative.spark_connect_words import STATUSES, TERMINATING
 from adapters.narrative.spark_outputs import Outputs

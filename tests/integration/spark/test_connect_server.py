@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from adapters.base import ENDED, RunStatus
-from adapters.narrative.spark_connect_line import SESSION_CLOSED, SESSION_NOT_FOUND, LineError
+from adapters.narrative.spark_connect_errors import SESSION_CLOSED, SESSION_NOT_FOUND, LineError
 from control_plane.errors import EngineUnavailable
 from control_plane.jobs import Rung, Waiting
 from control_plane.work import Work

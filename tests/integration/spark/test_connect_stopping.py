@@ -8,7 +8,8 @@ import pytest
 
 from adapters.base import ENDED, Adapter, Listing, Run, RunStatus, StopAnswer
 from adapters.narrative.spark_connect import SparkConnectAdapter
-from adapters.narrative.spark_connect_line import CANCELED, SESSION_CLOSED, LineError, reading
+from adapters.narrative.spark_connect_errors import CANCELED, SESSION_CLOSED, LineError
+from adapters.narrative.spark_connect_line import reading
 from adapters.narrative.spark_connect_names import Server, Session, operation_of
 from control_plane.jobs import Rung
 from control_plane.work import Work
