@@ -44,7 +44,16 @@ class Stage(Struct, frozen=True, rename="camel"):
     """One attempt of a stage."""
 
     stage_id: int
+    status: str = "UNKNOWN"
     num_active_tasks: int = 0
+
+    @property
+    def active_tasks(self) -> int:
+        """While the stage is active, the UI learns of tasks that start with its next event only, which may be far.
+
+        With the stage's end, also the end by a stop, the number is exact.
+        """
+        return max(self.num_active_tasks, 1 if self.status == "ACTIVE" else 0)
 
 
 class Traces(NamedTuple):
@@ -113,5 +122,5 @@ def moment(text: str) -> datetime:
 def _active(stages: Iterable[Stage]) -> dict[int, int]:
     active: dict[int, int] = {}
     for stage in stages:
-        active[stage.stage_id] = active.get(stage.stage_id, 0) + stage.num_active_tasks
+        active[stage.stage_id] = active.get(stage.stage_id, 0) + stage.active_tasks
     return active

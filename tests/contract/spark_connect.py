@@ -28,7 +28,7 @@ from workers.engines.spark_connect import SparkConnectEngine
 USER = "countermand"
 #: One task, which counts for hours.
 ENDLESS = "SELECT id FROM range(0, 100000000000000, 1, 1) WHERE id % 99999999977 = 7"
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0  #: a server that has just started takes long over its first query
 
 
 class SparkConnectPlane:
@@ -52,7 +52,7 @@ class SparkConnectPlane:
         self.line = Line(Server.at(server.url), user=USER, timeout_seconds=TIMEOUT_SECONDS)
         self.ui = Ui(server.ui_url, timeout_seconds=TIMEOUT_SECONDS)
         self._installation = installation
-        self._elsewhere: set[asyncio.Task[None]] = set()
+        self._elsewhere: set[asyncio.Task[LineError | None]] = set()
 
     async def aclose(self) -> None:
         """Stop what was started elsewhere, and let go of connections."""
@@ -80,20 +80,38 @@ class SparkConnectPlane:
 
     async def until_computing(self, work: Work) -> None:
         """Until the web UI shows a task of the job."""
-        await self.until_active_tasks(work, 1)
+        await self._until_active_tasks(self.session(work), 1)
 
-    async def until_active_tasks(self, work: Work, tasks: int) -> None:
-        """Until the web UI shows so many active tasks of the job, in all of its operations."""
+    async def until_idle(self, work: Work) -> None:
+        """Until the web UI shows no task of the job."""
+        await self._until_active_tasks(self.session(work), 0)
+
+    async def _until_active_tasks(self, session: Session, tasks: int) -> None:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while await self.active_tasks(work) != tasks:  # noqa: ASYNC110  it comes true on the server
+            while await self._active_tasks(session) != tasks:  # noqa: ASYNC110  it comes true on the server
                 await asyncio.sleep(0.02)
 
     async def active_tasks(self, work: Work) -> int:
-        """As the web UI shows them."""
+        """Those of the job, as the web UI shows them."""
+        return await self._active_tasks(self.session(work))
+
+    async def _active_tasks(self, session: Session) -> int:
         sight = await self.ui.look((await self.line.identity()).application)
         assert sight is not None
-        session_id = self.session(work).session_id
-        return sum(sight.traces(session_id, name).active_tasks for name in sight.operations(session_id))
+        names = sight.operations(session.session_id)
+        return sum(sight.traces(session.session_id, name).active_tasks for name in names)
+
+    async def exhaust(self, operation: Operation, sql: str, *, tag: str) -> LineError | None:
+        """Run it to its end, and let go of it as Spark's own client does; the error that it ended with, if any."""
+        try:
+            async for _ in self.line.execute(*operation, reading(sql), tag=tag):
+                pass
+        except LineError as error:
+            return error
+        finally:
+            with contextlib.suppress(LineError):
+                await self.line.release(*operation)
+        return None
 
     def session(self, work: Work) -> Session:
         """The session that the job has to itself."""
@@ -121,23 +139,10 @@ class SparkConnectPlane:
         """As another user, with Spark's own kind of names."""
         operation = Operation(Session(owner, str(uuid4())), str(uuid4()))
         await self.line.touch(operation.session)
-        running = asyncio.create_task(self._exhaust(operation))
+        running = asyncio.create_task(self.exhaust(operation, ENDLESS, tag="elsewhere"))
         self._elsewhere.add(running)
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while (await self.line.states(operation.session)).get(operation.operation_id) != "RUNNING":  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await self._until_active_tasks(operation.session, 1)
         return operation.name
-
-    async def _exhaust(self, operation: Operation) -> None:
-        try:
-            with contextlib.suppress(LineError):
-                async for _ in self.line.execute(
-                    operation.session, operation.operation_id, reading(ENDLESS), tag="elsewhere"
-                ):
-                    pass
-                await self.line.release(*operation)
-        finally:
-            await self.line.release_session(operation.session)
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ async def test_after_a_stop_the_server_is_as_idle_as_before(plane: SparkConnectP
     computing = await asyncio.to_thread(cpu_ratio, process, seconds=1.0)
 
     await stop_until_ended(plane, work)
-    await plane.until_active_tasks(work, 0)
+    await plane.until_idle(work)
     idle = await asyncio.to_thread(cpu_ratio, process, seconds=1.0)
 
     assert idle < computing / 3, f"{computing=:.2f} {idle=:.2f}"

@@ -8,9 +8,8 @@ import pytest
 
 from adapters.base import ENDED, Adapter, Listing, Run, RunStatus, StopAnswer
 from adapters.narrative.spark_connect import SparkConnectAdapter
-from adapters.narrative.spark_connect_errors import CANCELED, SESSION_CLOSED, LineError
-from adapters.narrative.spark_connect_line import reading
-from adapters.narrative.spark_connect_names import Server, Session, operation_of
+from adapters.narrative.spark_connect_errors import CANCELED, SESSION_CLOSED
+from adapters.narrative.spark_connect_names import Operation, Server, Session, operation_of
 from control_plane.jobs import Rung
 from control_plane.work import Work
 from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, USER, SparkConnectPlane, rows_in
@@ -19,7 +18,7 @@ from tests.narrative import PLANE
 pytestmark = [pytest.mark.anyio, pytest.mark.spark]
 
 #: One task that takes seconds over one row, and looks at no interrupt meanwhile.
-DEAF = "SELECT id FROM range(0, 1, 1, 1) WHERE rlike(concat(repeat('a', 27), id), '^(a+)+$')"
+DEAF = "SELECT id FROM range(0, 1, 1, 1) WHERE rlike(concat(repeat('a', 29), id), '^(a+)+$')"
 
 
 async def listing(adapter: Adapter, work: Work) -> Listing:
@@ -38,12 +37,8 @@ async def stopped(adapter: Adapter, work: Work) -> list[Run]:
 
 async def submit_late(plane: SparkConnectPlane, work: Work) -> str | None:
     """What an executor meets that stalled after it had looked whether it may; None where its query runs."""
-    try:
-        async for _ in plane.line.execute(plane.session(work), str(uuid4()), reading("SELECT 1"), tag=work.tag):
-            pass
-    except LineError as error:
-        return error.condition
-    return None
+    error = await plane.exhaust(Operation(plane.session(work), str(uuid4())), "SELECT 1", tag=work.tag)
+    return None if error is None else error.condition
 
 
 # --- what an interrupt proves
@@ -108,7 +103,7 @@ async def test_a_run_whose_tasks_ignore_the_stop_is_active_until_they_have_ended
     assert "1 tasks active" in seen.word
     assert await plane.adapter.close([work]) == {work.job_id}  # what nothing can start in may still compute
     assert [run.status for run in (await listing(plane.adapter, work)).runs] == [RunStatus.ACTIVE]
-    await plane.until_active_tasks(work, 0)
+    await plane.until_idle(work)
     assert [run.status for run in (await listing(plane.adapter, work)).runs] == [RunStatus.STOPPED]
     await credulous.aclose()
 
@@ -119,12 +114,10 @@ async def test_an_operation_that_began_after_the_stop_is_found_and_stopped_as_we
     """One query may be two operations under one tag, and an interrupt comes between them."""
     plane, work = shared_cluster, shared_cluster.work()
     session, names = plane.session(work), [str(uuid4()), str(uuid4())]
-    async for _ in plane.line.execute(session, names[0], reading("SELECT 1"), tag=work.tag):
-        pass
+    await plane.exhaust(Operation(session, names[0]), "SELECT 1", tag=work.tag)
     [first] = (await listing(plane.adapter, work)).runs
     await plane.adapter.stop([first], Rung.ASK)
-    second = plane.line.execute(session, names[1], reading(ENDLESS), tag=work.tag)
-    reader = asyncio.ensure_future(anext(second))
+    second = asyncio.create_task(plane.exhaust(Operation(session, names[1]), ENDLESS, tag=work.tag))
     await plane.until_computing(work)
 
     runs = await stopped(plane.adapter, work)
@@ -134,17 +127,16 @@ async def test_an_operation_that_began_after_the_stop_is_found_and_stopped_as_we
         names[1]: RunStatus.STOPPED,
     }
     assert await plane.active_tasks(work) == 0
-    with pytest.raises(LineError) as refused:
-        await reader
-    assert refused.value.condition == CANCELED
+    assert (told := await second) is not None
+    assert told.condition == CANCELED
 
 
 @pytest.mark.parametrize("rung", [Rung.INSIST, Rung.FORCE])
 async def test_what_a_tag_does_not_reach_the_higher_rungs_do(shared_cluster: SparkConnectPlane, rung: Rung) -> None:
     """Somebody's statement in the job's session, without the job's tag."""
     plane, work = shared_cluster, shared_cluster.work()
-    stray = plane.line.execute(plane.session(work), str(uuid4()), reading(ENDLESS), tag="stray")
-    reader = asyncio.ensure_future(anext(stray))
+    operation = Operation(plane.session(work), str(uuid4()))
+    stray = asyncio.create_task(plane.exhaust(operation, ENDLESS, tag="stray"))
     await plane.until_computing(work)
     [run] = (await listing(plane.adapter, work)).runs
 
@@ -154,9 +146,8 @@ async def test_what_a_tag_does_not_reach_the_higher_rungs_do(shared_cluster: Spa
 
     assert [seen.status for seen in still] == [RunStatus.ACTIVE]
     assert (asked[run.handle], told[run.handle]) == (StopAnswer.ACCEPTED, StopAnswer.ACCEPTED)
-    await plane.until_active_tasks(work, 0)
-    with pytest.raises(LineError):
-        await reader
+    await plane.until_idle(work)
+    assert await stray is not None
 
 
 async def test_of_two_jobs_on_one_server_one_is_cancelled_and_the_other_writes_the_right_rows(
