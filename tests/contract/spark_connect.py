@@ -82,6 +82,21 @@ class SparkConnectPlane:
         """Until the web UI shows a task of the job."""
         await self._until_active_tasks(self.session(work), 1)
 
+    async def until_task_runs(self, work: Work) -> None:
+        """Until one is in an executor's hands: its stage counts as active before."""
+        await self.until_computing(work)
+        application, session_id = (await self.line.identity()).application, self.session(work).session_id
+        sight = await self.ui.look(application)
+        assert sight is not None
+        [stage] = {
+            stage for job in sight.jobs for found in job.operations if found[0] == session_id for stage in job.stage_ids
+        }
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while True:
+                tasks = await self.ui._client.get(f"applications/{application}/stages/{stage}/0/taskList")
+                if any(task["status"] == "RUNNING" for task in tasks.json()):
+                    return
+
     async def until_idle(self, work: Work) -> None:
         """Until the web UI shows no task of the job."""
         await self._until_active_tasks(self.session(work), 0)
