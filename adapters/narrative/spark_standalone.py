@@ -64,30 +64,32 @@ class SparkStandaloneAdapter:
     async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
         """Each job's drivers, by its handle and by its script; of a tracked one what its handle names, with no owner.
 
-        A standalone master does not tell to whom a driver belongs, so that nobody can be allowed to stop those.
+        A standalone master does not tell to whom a driver belongs, so that nobody can be allowed to stop those. While
+        the warehouse is away, what a handle names can be stopped all the same.
         """
         try:
             return await self._find(works) if works else {}
-        except MasterError as error:
-            return {work.job_id: Listing(trouble=error.trouble) for work in works}
         except EngineUnavailable as error:
-            trouble = Trouble(Waiting.PLANE_SILENT, error.message)
-            return {work.job_id: Listing(trouble=trouble) for work in works}
+            return dict.fromkeys((work.job_id for work in works), Listing(trouble=_trouble(error)))
 
     async def _find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
         here = await self._scripts.name()
-        states = await self._scripts.states([work.tag for work in works if work.tracked is None])
+        tags = [work.tag for work in works if work.tracked is None]
+        try:
+            states, silence = await self._scripts.states(tags), None
+        except EngineUnavailable as error:
+            states, silence = dict.fromkeys(tags, State(begun=True)), _trouble(error)
         drivers = {work.job_id: _drivers_of(work, states.get(work.tag), here) for work in works}
         fates = await self._fates({driver_id for ids in drivers.values() for driver_id in ids})
         left = await self._executors_left(fates)
-        runs = {
-            work.job_id: tuple(
-                self._seen(work.job_id, work.tag if work.tracked is None else "", here, driver_id, fates, left)
-                for driver_id in sorted(drivers[work.job_id])
-            )
-            for work in works
-        }
-        return {work.job_id: _listing(runs[work.job_id], states.get(work.tag), here) for work in works}
+        listings: dict[UUID, Listing] = {}
+        for work in works:
+            tag = work.tag if work.tracked is None else ""
+            handles = [Handle(ENGINE, here, driver_id) for driver_id in sorted(drivers[work.job_id])]
+            runs = tuple(_seen(Run(work.job_id, tag, handle, RunStatus.UNKNOWN), fates, left) for handle in handles)
+            listing = _tracked_listing(runs, here) if work.tracked else _own_listing(runs, states[work.tag], here)
+            listings[work.job_id] = listing if silence is None else Listing(runs, incarnation=here, trouble=silence)
+        return listings
 
     async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:
         """What the master says of each driver now; of one that it does not know nothing is known."""
@@ -97,11 +99,7 @@ class SparkStandaloneAdapter:
         asked = [run for run in runs if _driver_of(run.handle, here) is not None]
         fates = await self._fates({run.handle.run_id for run in asked})
         left = await self._executors_left(fates)
-        return {
-            run.handle: self._seen(run.job_id, run.tag, here, run.handle.run_id, fates, left)
-            for run in asked
-            if run.handle.run_id in fates
-        }
+        return {run.handle: _seen(run, fates, left) for run in asked if run.handle.run_id in fates}
 
     async def running(self) -> Listing:
         """Every active run of the plane's jobs; complete where no driver can be missing."""
@@ -109,10 +107,8 @@ class SparkStandaloneAdapter:
             here = await self._scripts.name()
             tags = await self._scripts.tags(self._prefix)
             listings = await self._find([Work(job_id, tag) for tag in tags if (job_id := job_of(tag)) is not None])
-        except MasterError as error:
-            return Listing(trouble=error.trouble)
         except EngineUnavailable as error:
-            return Listing(trouble=Trouble(Waiting.PLANE_SILENT, error.message))
+            return Listing(trouble=_trouble(error))
         trouble = next((listing.trouble for listing in listings.values() if not listing.complete), None)
         active = tuple(run for listing in listings.values() for run in listing.runs if run.status not in ENDED)
         return Listing(active, complete=trouble is None, incarnation=here, trouble=trouble)
@@ -131,17 +127,6 @@ class SparkStandaloneAdapter:
         if not any(fate.run_status in ENDED for fate in fates.values()):
             return frozenset()
         return await self._line.active_applications()
-
-    def _seen(
-        self, job_id: UUID, tag: str, here: str, driver_id: str, fates: Mapping[str, Fate], left: Collection[str]
-    ) -> Run:
-        fate = fates[driver_id]
-        run = Run(job_id, tag, Handle(ENGINE, here, driver_id), fate.run_status, fate.word)
-        if run.status not in ENDED:
-            return run
-        if tag in left:  # tasks run on for a moment after the driver's end
-            return structs.replace(run, status=RunStatus.ACTIVE, word=f"{fate.word}, and its executors are ending")
-        return structs.replace(run, ended_at=fate.told_at)
 
     # --- stopping and closing
 
@@ -236,6 +221,10 @@ def for_plane(surroundings: Surroundings) -> SparkStandaloneAdapter:
     )
 
 
+def _trouble(error: EngineUnavailable) -> Trouble:
+    return error.trouble if isinstance(error, MasterError) else Trouble(Waiting.PLANE_SILENT, error.message)
+
+
 def _claimed_in(work: Work) -> str | None:
     return work.handle.incarnation if work.handle is not None else work.incarnation
 
@@ -253,11 +242,23 @@ def _drivers_of(work: Work, state: State | None, here: str) -> frozenset[str]:
     return known | ({named} if named is not None else frozenset())
 
 
-def _listing(runs: tuple[Run, ...], state: State | None, here: str) -> Listing:
-    if state is None:
-        return _tracked_listing(runs, here)
-    if not (state.is_certain or (runs and not state.nameless)):
-        return Listing(runs, incarnation=here, trouble=NAMELESS if state.nameless else MAYBE_SUBMITTED)
+def _seen(run: Run, fates: Mapping[str, Fate], left: Collection[str]) -> Run:
+    """The run as the master tells of it now; *left*: the applications that may have executors still."""
+    fate = fates[run.handle.run_id]
+    now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=None)
+    if now.status not in ENDED:
+        return now
+    if run.tag in left:  # tasks run on for a moment after the driver's end
+        return structs.replace(now, status=RunStatus.ACTIVE, word=f"{fate.word}, and its executors are ending")
+    return structs.replace(now, ended_at=fate.told_at)
+
+
+def _own_listing(runs: tuple[Run, ...], state: State, here: str) -> Listing:
+    """One submission has one driver, so that none is missing where it is known."""
+    if state.nameless:
+        return Listing(runs, incarnation=here, trouble=NAMELESS)
+    if not (state.is_certain or runs):
+        return Listing(incarnation=here, trouble=MAYBE_SUBMITTED)
     return Listing(runs, complete=True, incarnation=here)
 
 

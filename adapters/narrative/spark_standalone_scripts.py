@@ -173,10 +173,13 @@ class Scripts:
         self._root = root
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scripts")
+        self._name: str | None = None
 
     async def name(self) -> str:
-        """What names this warehouse's folder of scripts."""
-        return await self.look(self._folder.name)
+        """What names this warehouse's folder of scripts; it never changes."""
+        if self._name is None:
+            self._name = await self.look(self._folder.name)
+        return self._name
 
     async def begin(self, tag: str, sql: str) -> Path:
         """Write the job's script; answers where it is. Raises Conflict when the job was closed or begun before."""

@@ -1,9 +1,9 @@
 """The contract of adapters: what a canceller may rely on, whichever engine it speaks to.
 
 It runs over the embedded adapter, with a real engine behind a real socket, over the Snowflake adapter, with the real
-connector and a double of the account that really runs queries (or a real account), over the one of Spark Connect, with
-a real server, and over the double in memory. The second half is about executors' processes: what their silence proves,
-and what their return.
+connector and a double of the account that really runs queries (or a real account), over the adapters of Spark, with a
+real Connect server and a real standalone cluster, and over the double in memory. The second half is about executors'
+processes: what their silence proves, and what their return.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from control_plane.planes import Owner, Tracking
 from control_plane.work import Executor, Publication, Work
 from tests.contract.snowflake import SnowflakePlane
 from tests.contract.spark_connect import connected
+from tests.contract.spark_standalone import standalone_plane
 from tests.doubles.memory_engine import Faults, MemoryEngine
 from tests.narrative import ENDLESS, PLANE, named_work, opened, rows, run_to_end, view_of
 from tests.snowflake import SnowflakeAccount
@@ -143,14 +144,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(
-    params=[
-        "embedded",
-        pytest.param("snowflake", marks=pytest.mark.live),
-        pytest.param("spark-connect", marks=pytest.mark.spark),
-        "memory",
-    ]
-)
+#: Where a run's user is known. A standalone master tells none: there nobody's drivers but our own can be stopped.
+TELLING_OWNERS = [
+    "embedded",
+    pytest.param("snowflake", marks=pytest.mark.live),
+    pytest.param("spark-connect", marks=pytest.mark.spark),
+    "memory",
+]
+
+
+@pytest.fixture(params=[*TELLING_OWNERS, pytest.param("spark-standalone", marks=pytest.mark.spark)])
 async def plane(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Plane]:
     if request.param == "memory":
         yield MemoryPlane()
@@ -161,6 +164,9 @@ async def plane(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         server: ConnectServer = request.getfixturevalue("spark_connect")
         async with connected(server, tmp_path) as cluster:
             yield cluster
+    elif request.param == "spark-standalone":
+        async with standalone_plane(request.getfixturevalue("spark_standalone"), tmp_path) as standalone:
+            yield standalone
     else:
         account: SnowflakeAccount = request.getfixturevalue("snowflake")
         with ExitStack() as sessions:
@@ -279,6 +285,7 @@ def tracked(plane: Plane, name: str) -> Work:
     return structs.replace(plane.work(), handle=Handle("", "", name), tracked=Tracking(users=["dbt"]))
 
 
+@pytest.mark.parametrize("plane", TELLING_OWNERS, indirect=True)
 async def test_a_tracked_run_is_found_by_its_name_alone_with_its_owner(plane: Plane) -> None:
     name, _other = await plane.start_elsewhere("dbt"), await plane.start_elsewhere("dbt")
     work = tracked(plane, name)

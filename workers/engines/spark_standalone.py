@@ -319,7 +319,7 @@ class SparkStandaloneEngine:
     async def _rows(self, planned: Plan) -> int:
         """Raises EngineUnavailable."""
         if planned.rows is Rows.ANSWERED:
-            return read_answer(await self._outputs.take_answer(planned.job_id))
+            return read_answer(await self._results.outlast(partial(self._outputs.take_answer, planned.job_id)))
         if planned.rows is Rows.WRITTEN:
             return await self._scripts.look(partial(count_rows, self._outputs.folder(planned.written)))
         return 0

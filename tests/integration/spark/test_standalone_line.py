@@ -1,0 +1,399 @@
+"""What a standalone master may say, and what cannot be concluded from it: scripted, as a real one seldom misbehaves."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+from structlog.testing import capture_logs
+
+from adapters.base import Run, RunStatus, StopAnswer
+from adapters.narrative.spark_standalone import SparkStandaloneAdapter
+from adapters.narrative.spark_standalone_line import ENGINE, MasterError, MasterLine
+from adapters.narrative.spark_standalone_scripts import Folder
+from control_plane.errors import Conflict
+from control_plane.jobs import Handle, Rung, Waiting
+from control_plane.work import Work
+from tests.doubles.misbehaving_server import Act, MisbehavingServer, answer, misbehaving
+from tests.narrative import PLANE, named_work, until, view_of
+from workers.engines.base import NotStarted
+from workers.engines.spark_standalone import SparkStandaloneEngine
+
+DRIVER = "driver-20260131120000-0007"
+NOWHERE = "http://127.0.0.1:1"
+SQL = "SELECT id FROM range(3)"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio
+
+
+def told(**fields: Any) -> bytes:
+    """An answer of the protocol."""
+    return answer("200 OK", json.dumps({"serverSparkVersion": "4.3.0", **fields}), Date="Sat, 31 Jan 2026 12:00:09 GMT")
+
+
+def status(state: str | None, message: str | None = None, *, driver: str = DRIVER) -> bytes:
+    """What a master says of a driver; without a state it does not know it."""
+    known = {"driverState": state} if state else {}
+    return told(
+        action="SubmissionStatusResponse", submissionId=driver, success=state is not None, message=message, **known
+    )
+
+
+def killed(success: bool) -> bytes:
+    """What a master says to a kill."""
+    return told(action="KillSubmissionResponse", submissionId=DRIVER, success=success, message="as it may be")
+
+
+CREATED = told(action="CreateSubmissionResponse", submissionId=DRIVER, success=True, message="Driver submitted")
+STANDBY = told(action="CreateSubmissionResponse", success=False, message="Can only accept submissions in ALIVE state")
+NOBODY = told(action="KillSubmissionResponse", success=False, message="Driver driver-of-nobody does not exist")
+APPS = '{"activeapps": [{"id": "app-1", "name": "%s"}]}'
+
+
+@asynccontextmanager
+async def speaking_to(url: str, *, timeout_seconds: float = 2.0) -> AsyncIterator[MasterLine]:
+    line = MasterLine(url, timeout_seconds=timeout_seconds)
+    yield line
+    await line.aclose()
+
+
+@asynccontextmanager
+async def adapter_to(
+    master: MisbehavingServer | None, warehouse: Path, *, ui: MisbehavingServer | None = None
+) -> AsyncIterator[SparkStandaloneAdapter]:
+    adapter = SparkStandaloneAdapter(
+        master.url if master else NOWHERE,
+        warehouse,
+        installation="tests",
+        data_plane_id=PLANE,
+        timeout_seconds=1.0,
+        ui_url=ui.url if ui else None,
+    )
+    yield adapter
+    await adapter.aclose()
+
+
+@asynccontextmanager
+async def engine_to(master_url: str, warehouse: Path) -> AsyncIterator[SparkStandaloneEngine]:
+    line = MasterLine(master_url, timeout_seconds=0.5)
+    engine = SparkStandaloneEngine(line, warehouse, incarnation=Folder(warehouse).name(), timeout_seconds=0.5)
+    yield engine
+    await engine.aclose()
+
+
+def with_handle(warehouse: Path) -> Work:
+    """A job whose driver is recorded."""
+    return structs.replace(named_work(), handle=Handle(ENGINE, Folder(warehouse).name(), DRIVER))
+
+
+# --- the line
+
+
+@pytest.mark.parametrize(
+    ("act", "waiting", "sentence"),
+    [
+        (Act.DROP, Waiting.PLANE_SILENT, "cannot be reached"),
+        (Act.HANG, Waiting.PLANE_SILENT, "did not answer within 0.2 s"),
+        (Act.DRIP, Waiting.PLANE_SILENT, "did not answer within 0.2 s"),
+        (answer("500 Internal Server Error", "{}"), Waiting.PLANE_SILENT, "500: Internal Server Error"),
+        (answer("403 Forbidden", "no"), Waiting.NOT_PERMITTED, "403: Forbidden"),
+        (answer("401 Unauthorized", ""), Waiting.NOT_PERMITTED, "401"),
+        (answer("404 Not Found", '{"message": "Unknown path\\n\\tat x"}'), Waiting.ADAPTER_ERROR, "404: Unknown path"),
+        (answer("200 OK", "<html>a proxy</html>", "text/html"), Waiting.ADAPTER_ERROR, "something else"),
+        (answer("200 OK", '{"success": "yes"}'), Waiting.ADAPTER_ERROR, "something else"),
+        (status("RUNNING", driver="driver-of-another"), Waiting.ADAPTER_ERROR, "asked about"),
+    ],
+)
+async def test_an_answer_that_proves_nothing_is_an_error_with_its_reason(
+    act: bytes | Act, waiting: Waiting, sentence: str
+) -> None:
+    with misbehaving(act) as server:
+        async with speaking_to(server.url, timeout_seconds=0.2) as line:
+            with pytest.raises(MasterError) as raised:
+                await line.fate(DRIVER)
+
+    assert raised.value.trouble.waiting is waiting
+    assert sentence in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (status("SUBMITTED"), RunStatus.ACTIVE),
+        (status("RUNNING"), RunStatus.ACTIVE),
+        (status("RELAUNCHING"), RunStatus.ACTIVE),
+        (status("FINISHED"), RunStatus.SUCCEEDED),
+        (status("FAILED"), RunStatus.ERRORED),
+        (status("KILLED"), RunStatus.STOPPED),
+        (status("ERROR", "Exception from the cluster:\nno such file"), RunStatus.ERRORED),
+        (status("ERROR"), RunStatus.UNKNOWN),
+        (status("UNKNOWN"), RunStatus.UNKNOWN),
+        (status("NOT_FOUND"), RunStatus.UNKNOWN),
+        (status("SOMETHING_NEW"), RunStatus.UNKNOWN),
+        (status(None), RunStatus.UNKNOWN),
+        (told(submissionId=DRIVER, success=False, driverState="KILLED"), RunStatus.UNKNOWN),
+    ],
+)
+async def test_only_a_driver_state_that_the_master_vouches_for_is_an_end(said: bytes, expected: RunStatus) -> None:
+    """ERROR without an exception: its worker was lost, and it may run on there."""
+    with misbehaving(said) as server:
+        async with speaking_to(server.url) as line:
+            fate = await line.fate(DRIVER)
+
+    assert fate.run_status is expected
+    assert fate.word
+
+
+async def test_what_is_no_drivers_id_never_enters_a_url() -> None:
+    with misbehaving(status("RUNNING")) as server:
+        async with speaking_to(server.url) as line:
+            fates = await line.fates(["../create", "", "a b", "x?y", DRIVER])
+
+    assert list(fates) == [DRIVER]
+    assert len(server.requests) == 1
+
+
+async def test_a_token_is_shown_to_the_master() -> None:
+    with misbehaving(status("RUNNING")) as server:
+        line = MasterLine(server.url, timeout_seconds=2.0, token="the-token")
+        await line.fate(DRIVER)
+        await line.aclose()
+
+    assert b"bearer the-token" in server.requests[0].lower()
+
+
+# --- the adapter
+
+
+async def test_a_master_that_was_started_again_and_forgot_the_driver_proves_no_end(tmp_path: Path) -> None:
+    work = with_handle(tmp_path)
+    with misbehaving(status(None), status(None), killed(False), status(None)) as server:
+        async with adapter_to(server, tmp_path) as adapter:
+            [run] = (await adapter.find([work]))[work.job_id].runs
+            seen = (await adapter.observe([run]))[run.handle]
+            answers = await adapter.stop([run], Rung.ASK)
+
+    assert (run.status, seen.status) == (RunStatus.UNKNOWN, RunStatus.UNKNOWN)
+    assert run.word == "not known to the master"
+    assert answers == {run.handle: StopAnswer.UNREACHABLE}
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ([killed(True)], StopAnswer.ACCEPTED),
+        ([killed(False), status("KILLED")], StopAnswer.ALREADY_ENDED),
+        ([killed(False), status("FINISHED")], StopAnswer.ALREADY_ENDED),
+        ([killed(False), status("RUNNING")], StopAnswer.UNREACHABLE),  # it does not lead, or recovers
+        ([killed(False), status("ERROR")], StopAnswer.UNREACHABLE),
+        ([answer("403 Forbidden")], StopAnswer.NOT_PERMITTED),
+        ([Act.HANG], StopAnswer.UNREACHABLE),
+        ([killed(False), Act.DROP], StopAnswer.UNREACHABLE),
+    ],
+)
+async def test_a_refused_kill_is_told_apart_by_the_drivers_state(
+    tmp_path: Path, script: list[bytes | Act], expected: StopAnswer
+) -> None:
+    run = Run(PLANE, "", Handle(ENGINE, Folder(tmp_path).name(), DRIVER), RunStatus.ACTIVE)
+    with misbehaving(*script) as server:
+        async with adapter_to(server, tmp_path) as adapter:
+            answers = await adapter.stop([run], Rung.FORCE)
+
+    assert answers == {run.handle: expected}
+
+
+async def test_a_driver_has_not_ended_while_executors_of_it_are_left(tmp_path: Path) -> None:
+    work = with_handle(tmp_path)
+    apps = [answer("200 OK", APPS % name) for name in (work.tag, work.tag + "s")]
+    with misbehaving(status("KILLED")) as server, misbehaving(*apps) as ui:
+        async with adapter_to(server, tmp_path, ui=ui) as adapter:
+            [[first], [second]] = [(await adapter.find([work]))[work.job_id].runs for _ in range(2)]
+
+    assert (first.status, first.ended_at) == (RunStatus.ACTIVE, None)
+    assert first.word == "KILLED, and its executors are ending"
+    assert (second.status, second.word) == (RunStatus.STOPPED, "KILLED")
+    assert second.ended_at is not None
+
+
+async def test_a_silent_web_ui_leaves_open_whether_executors_are_left(tmp_path: Path) -> None:
+    work = with_handle(tmp_path)
+    with misbehaving(status("KILLED")) as server, misbehaving(Act.DROP) as ui:
+        async with adapter_to(server, tmp_path, ui=ui) as adapter:
+            listing = (await adapter.find([work]))[work.job_id]
+
+    assert not listing.complete
+    assert listing.trouble is not None
+    assert listing.trouble.waiting is Waiting.PLANE_SILENT
+
+
+async def test_what_never_began_is_certain_once_closed_also_while_the_master_is_away(tmp_path: Path) -> None:
+    """Its submission may still be on its way, or wait for a worker: no driver finds anything to run."""
+    work = named_work()
+    async with adapter_to(None, tmp_path) as adapter:
+        Folder(tmp_path).begin(work.tag, SQL)
+        before = (await adapter.find([work]))[work.job_id]
+        closed = await adapter.close([work])
+        after = (await adapter.find([work]))[work.job_id]
+
+    assert (before.complete, before.runs) == (False, ())
+    assert before.trouble is not None
+    assert before.trouble.waiting is Waiting.NOT_CLOSED
+    assert closed == {work.job_id}
+    assert (after.complete, after.runs) == (True, ())
+
+
+async def test_a_warehouse_that_is_not_there_proves_nothing_and_closes_nothing(tmp_path: Path) -> None:
+    work = named_work()
+    async with adapter_to(None, tmp_path / "absent") as adapter:
+        listing = (await adapter.find([work]))[work.job_id]
+        running = await adapter.running()
+
+        assert await adapter.close([work]) == frozenset()
+        assert not (await adapter.check()).ok
+
+    assert not listing.complete
+    assert not running.complete
+    assert listing.trouble is not None
+    assert "is it mounted" in listing.trouble.detail
+
+
+async def test_while_the_warehouse_is_away_a_recorded_driver_can_still_be_stopped(tmp_path: Path) -> None:
+    warehouse = tmp_path / "warehouse"
+    warehouse.mkdir()
+    work = with_handle(warehouse)
+    with misbehaving(status("RUNNING"), status("RUNNING"), killed(True)) as server:
+        async with adapter_to(server, warehouse) as adapter:
+            await adapter.find([work])
+            warehouse.rename(tmp_path / "away")
+
+            listing = (await adapter.find([work]))[work.job_id]
+            answers = await adapter.stop(listing.runs, Rung.ASK)
+
+    assert [run.status for run in listing.runs] == [RunStatus.ACTIVE]
+    assert not listing.complete
+    assert listing.trouble is not None
+    assert "is it mounted" in listing.trouble.detail
+    assert list(answers.values()) == [StopAnswer.ACCEPTED]
+
+
+async def test_another_warehouse_cannot_vouch_for_a_job_and_does_not_close_it(tmp_path: Path) -> None:
+    elsewhere = structs.replace(named_work(), incarnation="warehouse-of-another")
+    async with adapter_to(None, tmp_path) as adapter:
+        listing = (await adapter.find([elsewhere]))[elsewhere.job_id]
+
+        assert await adapter.close([elsewhere]) == frozenset()
+
+    assert listing.incarnation == Folder(tmp_path).name() != elsewhere.incarnation
+
+
+async def test_a_master_that_does_not_lead_cannot_be_cancelled_on(tmp_path: Path) -> None:
+    refusal = told(success=False, message="Current state is not alive: STANDBY.")
+    with misbehaving(refusal, NOBODY) as server:
+        async with adapter_to(server, tmp_path) as adapter:
+            standby, leading = await adapter.check(), await adapter.check()
+
+    assert (standby.ok, leading.ok) == (False, True)
+    assert "STANDBY" in standby.detail
+    assert "Spark 4.3.0" in leading.detail
+
+
+# --- the engine
+
+
+@pytest.mark.parametrize("act", [Act.DROP, Act.HANG, answer("502 Bad Gateway"), answer("200 OK", "{}")])
+async def test_a_submission_without_an_answer_is_closed_and_fails_the_job(tmp_path: Path, act: bytes | Act) -> None:
+    claim = view_of(SQL)
+    with misbehaving(act) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            with pytest.raises(NotStarted, match="was not answered"):
+                await engine.start(claim, lambda: 0.3)
+
+            assert await engine.close(claim.tag)
+
+    assert Folder(tmp_path).state(claim.tag).closed
+    assert len(server.requests) == 1
+
+
+async def test_a_driver_of_a_submission_without_an_answer_is_killed_before_the_job_fails(tmp_path: Path) -> None:
+    claim = view_of(SQL)
+    folder = Folder(tmp_path)
+    with misbehaving(Act.DROP, killed(True), status("RUNNING"), killed(True), status("KILLED")) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            (tmp_path / "drivers").mkdir(exist_ok=True)
+            folder.events(claim.tag).mkdir(parents=True)
+            folder.name_driver(claim.tag, DRIVER)
+
+            with pytest.raises(NotStarted, match="nothing of it runs"):
+                await engine.start(claim, lambda: 30.0)
+
+    assert any(b"/v1/submissions/kill/" + DRIVER.encode() in request for request in server.requests)
+    assert b"/v1/submissions/status/" in server.requests[-1]
+
+
+@pytest.mark.parametrize("status_line", ["400 Bad Request", "403 Forbidden", "468 Unknown Protocol Version"])
+async def test_a_refused_submission_fails_the_job_with_the_masters_words(tmp_path: Path, status_line: str) -> None:
+    with misbehaving(answer(status_line, '{"message": "it is malformed"}')) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            with pytest.raises(NotStarted, match="it is malformed"):
+                await engine.start(view_of(SQL), lambda: 30.0)
+
+
+async def test_a_master_that_does_not_lead_yet_is_asked_again(tmp_path: Path) -> None:
+    with misbehaving(STANDBY, CREATED, status("FAILED")) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            handle = await engine.start(view_of(SQL), lambda: 30.0)
+            ending = await engine.follow(handle)
+
+    assert handle.run_id == DRIVER
+    assert ending.status is RunStatus.ERRORED
+    assert [request.partition(b" HTTP")[0] for request in server.requests[:2]] == [b"POST /v1/submissions/create"] * 2
+
+
+async def test_a_master_that_is_away_is_waited_for_as_long_as_the_permit_holds(tmp_path: Path) -> None:
+    left = iter([30.0, 30.0, 0.0])
+    async with engine_to(NOWHERE, tmp_path) as engine:
+        with pytest.raises(NotStarted, match="permit ran out"):
+            await engine.start(view_of(SQL), lambda: next(left))
+
+
+async def test_a_driver_that_the_master_forgot_has_not_ended_and_is_looked_for_again(tmp_path: Path) -> None:
+    with misbehaving(CREATED, status(None), status(None), status("RUNNING"), status("KILLED")) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            with capture_logs() as logs:
+                ending = await engine.follow(await engine.start(view_of(SQL), lambda: 30.0))
+
+    assert (ending.status, ending.word) == (RunStatus.STOPPED, "KILLED")
+    assert [entry["event"] for entry in logs if entry["event"] == "run_lost"] == ["run_lost"]
+
+
+async def test_a_driver_that_finished_without_a_whole_output_has_not_succeeded(tmp_path: Path) -> None:
+    with misbehaving(CREATED, status("FINISHED")) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            ending = await engine.follow(await engine.start(view_of(SQL), lambda: 30.0))
+
+    assert ending.status is RunStatus.ERRORED
+    assert ending.cause is not None
+    assert "not whole" in ending.cause.message
+
+
+async def test_a_job_that_is_closed_while_the_master_is_away_is_not_submitted_any_more(tmp_path: Path) -> None:
+    claim = view_of(SQL)
+    async with engine_to(NOWHERE, tmp_path) as engine:
+        starting = asyncio.create_task(engine.start(claim, lambda: 30.0))
+        await until(lambda: Folder(tmp_path).state(claim.tag).begun)
+
+        assert await engine.close(claim.tag)
+
+        with pytest.raises(Conflict, match="closed"):
+            await starting
