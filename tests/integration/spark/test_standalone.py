@@ -81,7 +81,7 @@ async def until_ended(adapter: SparkStandaloneAdapter, work: Work) -> Run:
 def has_begun_to_compute(warehouse: Path, tag: str) -> bool:
     """Whether Spark has handed out the first tasks, by the application's event log."""
     logs = Folder(warehouse).events(tag).glob("app-*")
-    return any(b"SparkListenerStageSubmitted" in log.read_bytes() for log in logs)
+    return any(b"SparkListenerJobStart" in log.read_bytes() for log in logs)
 
 
 def processes_of(cluster: Standalone, warehouse: Path, tag: str) -> list[psutil.Process]:
