@@ -80,7 +80,8 @@ class SparkStandaloneAdapter:
         except EngineUnavailable as error:
             states, silence = dict.fromkeys(tags, State(begun=True)), _trouble(error)
         drivers = {work.job_id: _drivers_of(work, states.get(work.tag), here) for work in works}
-        fates = await self._fates({driver_id for ids in drivers.values() for driver_id in ids})
+        ended = frozenset(driver_id for state in states.values() for driver_id in state.ended)
+        fates = await self._fates({driver_id for ids in drivers.values() for driver_id in ids}, ended)
         left = await self._executors_left(fates)
         listings: dict[UUID, Listing] = {}
         for work in works:
@@ -97,7 +98,7 @@ class SparkStandaloneAdapter:
             return {}
         here = await self._scripts.name()
         asked = [run for run in runs if _driver_of(run.handle, here) is not None]
-        fates = await self._fates({run.handle.run_id for run in asked})
+        fates = await self._fates({run.handle.run_id for run in asked}, await self._ended(asked))
         left = await self._executors_left(fates)
         return {run.handle: _seen(run, fates, left) for run in asked if run.handle.run_id in fates}
 
@@ -113,10 +114,20 @@ class SparkStandaloneAdapter:
         active = tuple(run for listing in listings.values() for run in listing.runs if run.status not in ENDED)
         return Listing(active, complete=trouble is None, incarnation=here, trouble=trouble)
 
-    async def _fates(self, driver_ids: Collection[str]) -> Mapping[str, Fate]:
-        """An end stays as it was first told."""
+    async def _ended(self, runs: Sequence[Run]) -> frozenset[str]:
+        """The drivers of these runs whose applications have told that they have ended, as far as can be seen."""
+        with contextlib.suppress(EngineUnavailable):
+            states = await self._scripts.states({run.tag for run in runs if run.tag})
+            return frozenset(driver_id for state in states.values() for driver_id in state.ended)
+        return frozenset()
+
+    async def _fates(self, driver_ids: Collection[str], ended: Collection[str]) -> Mapping[str, Fate]:
+        """Of drivers of which some have told themselves that they have ended. An end stays as it was first told."""
         asked = [driver_id for driver_id in driver_ids if driver_id not in self._ends]
-        told = await self._line.fates(asked)
+        told = {
+            driver_id: fate._replace(log_ended=driver_id in ended)
+            for driver_id, fate in (await self._line.fates(asked)).items()
+        }
         self._ends |= {driver_id: fate for driver_id, fate in told.items() if fate.run_status in ENDED}
         while len(self._ends) > REMEMBERED:
             del self._ends[next(iter(self._ends))]

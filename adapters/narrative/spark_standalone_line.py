@@ -56,12 +56,15 @@ class MasterError(EngineUnavailable):
 class Fate(NamedTuple):
     """What the master says of a driver: its ``driverState``, none for a driver that it does not know.
 
-    *told_at* is the master's own clock. It tells no moment of an end.
+    *told_at* is the master's own clock; it tells no moment of an end. *worker* is where the driver was launched.
+    *log_ended*: the application itself has told, in its event log, that it has ended.
     """
 
     state: str
     message: str = ""
     told_at: datetime | None = None
+    worker: str = ""
+    log_ended: bool = False
 
     @property
     def run_status(self) -> RunStatus:
@@ -69,17 +72,20 @@ class Fate(NamedTuple):
 
         It calls a driver ERROR for two reasons. With an exception, from the worker, it never ran or was killed for it.
         Without one, its worker was lost, or did not come back after the master's recovery: it may well run on there.
+        Where the master cannot say, the driver's own word for its application's end counts.
         """
-        if self.state == "ERROR":
-            return RunStatus.ERRORED if self.message else RunStatus.UNKNOWN
-        return STATUSES.get(self.state, RunStatus.UNKNOWN)
+        told = STATUSES.get(self.state, RunStatus.UNKNOWN)
+        if self.state == "ERROR" and self.message:
+            told = RunStatus.ERRORED
+        return RunStatus.STOPPED if told is RunStatus.UNKNOWN and self.log_ended else told
 
     @property
     def word(self) -> str:
         """The master's own word, and ours for what it does not say."""
+        word = self.state or "not known to the master"
         if self.state == "ERROR" and not self.message:
-            return "ERROR (lost with its worker)"
-        return self.state or "not known to the master"
+            word = "ERROR (lost with its worker)"
+        return f"{word}; its event log has ended" if self.log_ended and word not in STATUSES else word
 
 
 class Told(Struct, rename="camel"):
@@ -89,6 +95,7 @@ class Told(Struct, rename="camel"):
     message: str | None = None
     submission_id: str | None = None
     driver_state: str | None = None
+    worker_host_port: str | None = None
     server_spark_version: str | None = None
 
 
@@ -145,7 +152,7 @@ class MasterLine:
         if told.submission_id != driver_id:
             raise MasterError(Waiting.ADAPTER_ERROR, self._said(f"of {told.submission_id!r}, asked about {driver_id}"))
         state = (told.driver_state or "") if told.success else ""
-        return Fate(state, told.message or "", told_at)
+        return Fate(state, told.message or "", told_at, told.worker_host_port or "")
 
     async def fates(self, driver_ids: Collection[str]) -> dict[str, Fate]:
         """The same of each, by its id; what is no driver's id is left out."""

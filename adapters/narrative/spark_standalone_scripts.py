@@ -37,6 +37,7 @@ NAME = "NAME"
 SCRIPT = "run.sql"
 DRIVER = "driver"
 EVENTS = "events"
+UNDER_WAY = ".inprogress"  #: what the name of an event log ends with until its application has ended
 #: What a closed script leads to; nothing of this name is ever there.
 CLOSED = "closed--nothing-of-this-job-may-begin-any-more"
 ESCAPED = re.compile(r"_([0-9a-f]+)_")
@@ -50,6 +51,7 @@ class State(NamedTuple):
     closed: bool = False
     drivers: frozenset[str] = frozenset()  #: the drivers that are known to be the job's
     nameless: bool = False  #: a driver has begun that has not told its name
+    ended: frozenset[str] = frozenset()  #: the drivers whose application has ended, by its own event log
 
     @property
     def is_certain(self) -> bool:
@@ -133,10 +135,12 @@ class Folder:
         closed = (job / SCRIPT).is_symlink()  # asked first: what had read it before has begun its events by now
         begun = closed or (job / SCRIPT).exists()
         named = {told for told in [_read(job / DRIVER)] if told}
-        told = [_driver_of(log) for log in _logs(job / EVENTS)]
-        drivers = frozenset(named | {driver for driver in told if driver})
+        logs = list(_logs(job / EVENTS))
+        told = {log.name: _driver_of(log) for log in logs}
+        drivers = frozenset(named | {driver for driver in told.values() if driver})
+        ended = frozenset(driver for name, driver in told.items() if driver and not name.endswith(UNDER_WAY))
         # An application has one driver, so that a log that tells no name yet is that of the driver that was named.
-        return State(begun, closed, drivers, nameless=len(told) > len(drivers))
+        return State(begun, closed, drivers, nameless=len(logs) > len(drivers), ended=ended)
 
     def tags(self, prefix: str) -> list[str]:
         """The tags that begin so, of the jobs that are remembered here."""
@@ -277,7 +281,7 @@ def _driver_of(log: Path) -> str | None:
 
 def _head(log: Path) -> list[bytes]:
     """Its first lines. A log that has come to its end gets another name."""
-    ended = log.with_name(log.name.removesuffix(".inprogress"))
+    ended = log.with_name(log.name.removesuffix(UNDER_WAY))
     for path in (log, ended):
         try:
             with path.open("rb") as lines:

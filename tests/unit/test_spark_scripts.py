@@ -79,13 +79,20 @@ def test_an_open_script_of_which_no_driver_is_known_proves_nothing(folder: Folde
 
 def test_a_driver_that_has_begun_is_known_by_its_event_log_also_after_closing(folder: Folder) -> None:
     folder.begin(TAG, "SELECT 1")
-    log = log_of(folder, "app-20260131120000-0003.inprogress", driver="driver-20260131115958-0007")
+    log_of(folder, "app-20260131120000-0003.inprogress", driver="driver-20260131115958-0007")
     folder.close(TAG)
 
     assert folder.state(TAG) == State(True, True, frozenset({"driver-20260131115958-0007"}))
 
-    log.rename(log.with_suffix(""))  # it has come to its end
-    assert folder.state(TAG).drivers == {"driver-20260131115958-0007"}
+
+def test_an_application_tells_its_end_by_the_name_of_its_event_log(folder: Folder) -> None:
+    folder.begin(TAG, "SELECT 1")
+    log = log_of(folder, "app-20260131120000-0003.inprogress", driver="driver-20260131115958-0007")
+    assert folder.state(TAG).ended == frozenset()
+
+    log.rename(log.with_suffix(""))
+
+    assert folder.state(TAG).ended == folder.state(TAG).drivers == {"driver-20260131115958-0007"}
 
 
 def test_a_driver_that_has_not_told_its_name_yet_leaves_open_what_runs(folder: Folder) -> None:

@@ -285,11 +285,11 @@ class SparkStandaloneEngine:
     async def _end_of(self, driver_id: str, tag: str) -> Fate:
         """How the driver ended, once the master says so and shows no executor of it any more, however long that takes.
 
-        Of one that it does not know it may say nothing for ever: it may run or not, and a person has to look.
+        Of one that it does not know it may say nothing for ever, nor the driver itself: then a person has to look.
         """
         pause, is_lost = SHORTEST_LOOK_SECONDS, False
         while True:
-            fate = await self._drivers.outlast(partial(self._line.fate, driver_id))
+            fate = await self._fate(driver_id, tag)
             if fate.run_status in ENDED and tag not in await self._drivers.outlast(self._line.active_applications):
                 return fate
             if fate.run_status is RunStatus.UNKNOWN and not is_lost:
@@ -298,9 +298,16 @@ class SparkStandaloneEngine:
             await self._clock.pause(pause)
             pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
 
+    async def _fate(self, driver_id: str, tag: str) -> Fate:
+        fate = await self._drivers.outlast(partial(self._line.fate, driver_id))
+        if fate.run_status is not RunStatus.UNKNOWN:
+            return fate
+        states = await self._results.outlast(partial(self._scripts.states, [tag]))
+        return fate._replace(log_ended=driver_id in states[tag].ended)
+
     async def _conclude(self, run: Run, planned: Plan, fate: Fate, seconds: float) -> Ending:
         if fate.run_status is not RunStatus.SUCCEEDED:
-            return self._failed(run, fate.run_status, fate, _first_line(fate) or f"the driver ended as {fate.word}")
+            return self._failed(run, fate.run_status, fate, _why(fate))
         if not await self._is_whole(planned):
             return self._failed(run, RunStatus.ERRORED, fate, "the driver finished, and its output is not whole")
         try:
@@ -368,10 +375,12 @@ def _said(error: Exception, left: float) -> str:
     return f"no answer within the {left:.3g} s that its permit had left"
 
 
-def _first_line(fate: Fate) -> str:
-    """The worker's exception; what it says first is that there is one."""
+def _why(fate: Fate) -> str:
+    """The worker's exception, after the line that says that there is one; else where the driver's own words are."""
     lines = [line.strip() for line in fate.message.splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith("Exception from the cluster")), "")
+    told = next((line for line in lines if not line.startswith("Exception from the cluster")), "")
+    where = f"; the worker {fate.worker} keeps what it wrote to its standard error" if fate.worker else ""
+    return told or f"the driver ended as {fate.word}{where}"
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

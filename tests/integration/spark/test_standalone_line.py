@@ -96,6 +96,17 @@ def with_handle(warehouse: Path) -> Work:
     return structs.replace(named_work(), handle=Handle(ENGINE, Folder(warehouse).name(), DRIVER))
 
 
+def begun_log(warehouse: Path, tag: str) -> Path:
+    """The event log of an application that runs in the driver."""
+    folder = Folder(warehouse)
+    folder.begin(tag, SQL)
+    log = folder.events(tag) / "app-20260131120001-0003.inprogress"
+    log.write_text(
+        json.dumps({"Event": "SparkListenerEnvironmentUpdate", "System Properties": {"user.dir": f"/{DRIVER}"}})
+    )
+    return log
+
+
 # --- the line
 
 
@@ -187,6 +198,22 @@ async def test_a_master_that_was_started_again_and_forgot_the_driver_proves_no_e
     assert (run.status, seen.status) == (RunStatus.UNKNOWN, RunStatus.UNKNOWN)
     assert run.word == "not known to the master"
     assert answers == {run.handle: StopAnswer.UNREACHABLE}
+
+
+@pytest.mark.parametrize("said", [status(None), status("ERROR")])
+async def test_where_the_master_cannot_say_the_applications_own_word_is_an_end(tmp_path: Path, said: bytes) -> None:
+    work = with_handle(tmp_path)
+    log = begun_log(tmp_path, work.tag)
+    with misbehaving(said) as server:
+        async with adapter_to(server, tmp_path) as adapter:
+            [before] = (await adapter.find([work]))[work.job_id].runs
+            log.rename(log.with_suffix(""))
+            seen = (await adapter.observe([before]))[before.handle]
+            [after] = (await adapter.find([work]))[work.job_id].runs
+
+    assert before.status is RunStatus.UNKNOWN
+    assert (after.status, after.word) == (RunStatus.STOPPED, f"{before.word}; its event log has ended")
+    assert seen == after
 
 
 @pytest.mark.parametrize(
