@@ -19,6 +19,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -125,8 +126,8 @@ class Warehouse:
         output = Output(Kind.ANSWER, job_id)
         if not self._is_whole(output):
             return None
-        answer = b"".join(part.read_bytes() for part in sorted(self.folder(output).glob("part-*.json")))
-        _remove(self.folder(output))
+        answer = b"".join(part.read_bytes() for part in sorted(self._folder(output).glob("part-*.json")))
+        _remove(self._folder(output))
         return answer
 
     # --- publishing
@@ -137,11 +138,14 @@ class Warehouse:
         Repeatable: it takes up whatever another left half-way. False for a job without a whole output. Raises
         EngineUnavailable when the number is another job's.
         """
-        kind = self._published_as(job_id, publication) or self._publish_whole(job_id, publication)
+        kind = self._published_as(job_id, publication)
         if kind is None:
-            return False
-        self._tidy(kind, publication)
-        return True
+            with suppress(FileNotFoundError):  # somebody else has published it, and it was superseded and removed
+                self._publish_whole(job_id, publication)
+            kind = self._published_as(job_id, publication)
+        if kind is not None:
+            self._tidy(kind, publication)
+        return kind is not None
 
     def _published_as(self, job_id: UUID, publication: Publication) -> Kind | None:
         for kind in READERS:
@@ -153,16 +157,14 @@ class Warehouse:
                 return kind
         return None
 
-    def _publish_whole(self, job_id: UUID, publication: Publication) -> Kind | None:
-        whole = [output for output in (Output(kind, job_id) for kind in READERS) if self._is_whole(output)]
-        if not whole:
-            return None
-        [output] = whole  # a job is of one type
-        _make_durable(self.folder(output))
-        _sync(self._existing(OUTPUTS))
-        manifests = self._made(READERS[output.kind], _dataset(publication.dataset_id))
-        self._write(manifests, publication.number, Manifest(job_id, f"{OUTPUTS}/{output.name}"))
-        return output.kind
+    def _publish_whole(self, job_id: UUID, publication: Publication) -> None:
+        for output in (Output(kind, job_id) for kind in READERS):
+            if self._is_whole(output):
+                _make_durable(self._folder(output))
+                _sync(self._existing(OUTPUTS))
+                manifests = self._made(READERS[output.kind], _dataset(publication.dataset_id))
+                self._write(manifests, publication.number, Manifest(job_id, f"{OUTPUTS}/{output.name}"))
+                return
 
     def _write(self, manifests: Path, number: int, manifest: Manifest) -> None:
         """Whoever publishes the same at the same time writes the same."""
@@ -186,7 +188,8 @@ class Warehouse:
         for number in sorted(superseded):
             manifest = _read(manifests, number)
             if manifest is not None and manifest.job_id is not None:
-                _remove(self.folder(Output(kind, manifest.job_id)))
+                with suppress(OSError):  # what stays now goes with a later publication
+                    _remove(self._folder(Output(kind, manifest.job_id)))
         for draft in manifests.glob(f"{publication.number:020d}.*.draft"):
             draft.unlink(missing_ok=True)
 
@@ -201,8 +204,8 @@ class Warehouse:
 
         Only for a job that has ended. A task of it may end later, and write anew what is then removed the next time.
         """
-        mine = [Output(kind, job_id) for kind in Kind if _is_folder(self.folder(Output(kind, job_id)))]
-        doomed = [self.folder(output) for output in mine if not self._is_shown(output)]
+        mine = [output for output in (Output(kind, job_id) for kind in Kind) if _is_folder(self._folder(output))]
+        doomed = [self._folder(output) for output in mine if not self._is_shown(output)]
         for folder in doomed:
             _remove(folder)
         return tuple(str(folder) for folder in doomed)
@@ -219,6 +222,9 @@ class Warehouse:
             if path.is_symlink():
                 raise EngineUnavailable(f"warehouse: {path} is a symbolic link, and none may be there")
         return path
+
+    def _folder(self, output: Output) -> Path:
+        return self._existing(OUTPUTS) / output.name
 
     def _made(self, *names: str) -> Path:
         path = self._existing(*names)
@@ -241,12 +247,10 @@ class Warehouse:
         return [output for output in found if output is not None]
 
     def _is_whole(self, output: Output) -> bool:
-        self._existing(OUTPUTS)
-        folder = self.folder(output)
-        return _is_folder(folder) and _is_file(folder / WHOLE)
+        return _is_folder(self._folder(output)) and _is_file(self._folder(output) / WHOLE)
 
     def _is_shown(self, output: Output) -> bool:
-        return _is_file(self.folder(output) / SHOWN)
+        return _is_file(self._folder(output) / SHOWN)
 
 
 def _dataset(dataset_id: int) -> str:
