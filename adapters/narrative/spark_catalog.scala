@@ -17,7 +17,7 @@ import org.apache.spark.sql.util.CaseInsensitiveStringMap
   * is laid out), looked up whenever a query is analysed. Nothing can be changed by way of this catalog.
   *
   *   spark.sql.catalog.narrative            countermand.NarrativeCatalog
-  *   spark.sql.catalog.narrative.warehouse  the warehouse, such as /mnt/warehouse
+  *   spark.sql.catalog.narrative.manifests  the warehouse, such as /mnt/warehouse; each job's session sets its plane's
   */
 class NarrativeCatalog extends RelationCatalog {
   private var catalog = "narrative"
@@ -27,8 +27,8 @@ class NarrativeCatalog extends RelationCatalog {
 
   override def initialize(name: String, options: CaseInsensitiveStringMap): Unit = {
     catalog = name
-    warehouse = Option(options.get("warehouse")).map(_.stripPrefix("file://")).getOrElse(
-      throw new IllegalArgumentException(s"spark.sql.catalog.$name.warehouse: the warehouse's folder is needed"))
+    warehouse = Option(options.get("manifests")).getOrElse(
+      throw new IllegalArgumentException(s"spark.sql.catalog.$name.manifests: the warehouse's folder is needed"))
   }
 
   override def loadRelation(ident: Identifier): Relation = {
@@ -48,7 +48,7 @@ class NarrativeCatalog extends RelationCatalog {
     else s"SELECT * FROM parquet.`file://$warehouse/${manifest.get("output").asText}`"
 
   private def newest(ident: Identifier): Option[JsonNode] = {
-    val folder = new Path(("file://" + warehouse +: ident.namespace :+ ident.name).mkString("/"))
+    val folder = new Path((s"file://$warehouse" +: (ident.namespace :+ ident.name)).mkString("/"))
     val files = folder.getFileSystem(SparkSession.active.sparkContext.hadoopConfiguration)
     val found =
       try files.listStatus(folder).map(_.getPath)

@@ -28,6 +28,11 @@ class Outputs:
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="warehouse")
 
+    @property
+    def root(self) -> Path:
+        """The warehouse."""
+        return self._warehouse.root
+
     def place(self, output: Output) -> str:
         """Where Spark writes the output, as its own URL; nothing may be there before."""
         return self._warehouse.place(output)

@@ -32,7 +32,7 @@ from control_plane.work import Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
 from workers.engines.spark_connect_runs import Run, RunBook, closed
-from workers.engines.spark_plans import FORMAT, SETTINGS, TYPES, Plan, Rows, count_rows, plan
+from workers.engines.spark_plans import FORMAT, SETTINGS, TYPES, Plan, Rows, catalog_settings, count_rows, plan
 from workers.outage import EngineOutage
 
 log = structlog.get_logger()
@@ -174,7 +174,7 @@ class SparkConnectEngine:
         run.refuse_closed()
         try:
             self.incarnation = (await self._line.identity()).incarnation  # the server may have been started anew
-            await self._line.touch(run.session, SETTINGS)
+            await self._line.touch(run.session, SETTINGS | catalog_settings(self._outputs.root))
         except LineError as error:
             if error.condition == SESSION_CLOSED:
                 raise closed(run.claim.tag) from error

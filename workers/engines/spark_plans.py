@@ -29,6 +29,11 @@ SETTINGS = {"spark.sql.variable.substitute": "false"}
 APPLICATION_SETTINGS = SETTINGS | {"spark.sql.catalogImplementation": "in-memory"}
 
 
+def catalog_settings(warehouse: Path) -> dict[str, str]:
+    """The same, of a plane: what the catalogue in ``spark_catalog.scala`` shows, where that one is ``narrative``."""
+    return {"spark.sql.catalog.narrative.manifests": str(warehouse)}
+
+
 class Rows(Enum):
     """Where the number of rows is to be read that the result wants."""
 

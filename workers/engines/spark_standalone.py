@@ -30,6 +30,7 @@ from workers.engines.spark_plans import (
     TYPES,
     Plan,
     Rows,
+    catalog_settings,
     count_rows,
     plan,
     read_answer,
@@ -86,7 +87,7 @@ class SparkStandaloneEngine:
         self._scripts = Scripts(warehouse, timeout_seconds=timeout_seconds)
         self._outputs = Outputs(warehouse, timeout_seconds=timeout_seconds)
         self._timeout_seconds = timeout_seconds
-        self._properties = {**DEFAULTS, **(properties or {}), **FIXED}
+        self._properties = {**DEFAULTS, **catalog_settings(warehouse), **(properties or {}), **FIXED}
         self._microcents_per_second = microcents_per_second
         self._clock = clock
         self._submissions = EngineOutage(clock, what="submissions", is_away=_is_unsent)
