@@ -2,7 +2,9 @@
 # Another interpreter: make PYTHON=python3.13 test
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n logical
+# Half as many again as there are processors: many tests wait for processes.
+WORKERS := $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN) / 2)
+PYTEST_ARGS ?= -n $(WORKERS)
 
 BIN := .venv/bin
 PACKAGES := adapters config control_plane tests workers $(wildcard benchmarks)
