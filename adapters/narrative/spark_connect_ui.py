@@ -104,7 +104,7 @@ class Ui:
             stages.raise_for_status()
             return Sight(
                 tuple(msgspec.json.decode(jobs.content, type=list[Job])),
-                _active(msgspec.json.decode(stages.content, type=list[Stage])),
+                active_tasks(msgspec.json.decode(stages.content, type=list[Stage])),
             )
         except (httpx.HTTPError, msgspec.DecodeError):
             return None
@@ -119,7 +119,8 @@ def moment(text: str) -> datetime:
     return datetime.strptime(text, MOMENT).replace(tzinfo=UTC)
 
 
-def _active(stages: Iterable[Stage]) -> dict[int, int]:
+def active_tasks(stages: Iterable[Stage]) -> dict[int, int]:
+    """By stage, in all of its attempts."""
     active: dict[int, int] = {}
     for stage in stages:
         active[stage.stage_id] = active.get(stage.stage_id, 0) + stage.active_tasks

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow.parquet
 from msgspec import structs
 
 from adapters.base import RunStatus
@@ -81,21 +82,6 @@ class SparkConnectPlane:
     async def until_computing(self, work: Work) -> None:
         """Until the web UI shows a task of the job."""
         await self._until_active_tasks(self.session(work), 1)
-
-    async def until_task_runs(self, work: Work) -> None:
-        """Until one is in an executor's hands: its stage counts as active before."""
-        await self.until_computing(work)
-        application, session_id = (await self.line.identity()).application, self.session(work).session_id
-        sight = await self.ui.look(application)
-        assert sight is not None
-        [stage] = {
-            stage for job in sight.jobs for found in job.operations if found[0] == session_id for stage in job.stage_ids
-        }
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while True:
-                tasks = await self.ui._client.get(f"applications/{application}/stages/{stage}/0/taskList")
-                if any(task["status"] == "RUNNING" for task in tasks.json()):
-                    return
 
     async def until_idle(self, work: Work) -> None:
         """Until the web UI shows no task of the job."""
@@ -188,7 +174,5 @@ async def connected(
 
 def rows_in(folder: Path) -> list[int]:
     """The values of the one column that an output has."""
-    import pyarrow.parquet
-
     found = pyarrow.parquet.read_table(folder).to_pylist()
     return [int(value) for row in found for value in row.values()]

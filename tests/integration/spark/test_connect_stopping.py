@@ -17,12 +17,6 @@ from tests.narrative import PLANE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark]
 
-#: One task that takes seconds over one row, and looks at no interrupt meanwhile.
-DEAF = """
-SELECT aggregate(sequence(1, 3000), id, (a, x) -> aggregate(sequence(1, 3000), a, (b, y) -> (b * 31 + x * y) % 1000003))
-FROM range(0, 1, 1, 1)
-"""
-
 
 async def listing(adapter: Adapter, work: Work) -> Listing:
     return (await adapter.find([work]))[work.job_id]
@@ -66,18 +60,6 @@ async def test_an_interrupt_that_answers_nothing_proves_nothing(shared_cluster: 
     assert [run.status for run in (await listing(plane.adapter, work)).runs] == [RunStatus.ACTIVE]
 
 
-async def test_a_repeated_interrupt_answers_nothing_while_its_run_still_ends(shared_cluster: SparkConnectPlane) -> None:
-    plane, work = shared_cluster, shared_cluster.work()
-    await plane.submit(work, DEAF)
-    await plane.until_task_runs(work)
-
-    first = await plane.line.interrupt(plane.session(work), tag=work.tag)
-    again = await plane.line.interrupt(plane.session(work), tag=work.tag)
-
-    assert (first, again) == ([operation_of(work.tag)], [])
-    assert await plane.active_tasks(work) == 1
-
-
 async def test_what_is_stopped_until_its_status_is_final_computes_no_more(shared_cluster: SparkConnectPlane) -> None:
     plane, work = shared_cluster, shared_cluster.work()
     await plane.start(work)
@@ -86,29 +68,6 @@ async def test_what_is_stopped_until_its_status_is_final_computes_no_more(shared
 
     assert (run.status, run.word) == (RunStatus.STOPPED, "CANCELLED")
     assert await plane.active_tasks(work) == 0
-
-
-async def test_a_run_whose_tasks_ignore_the_stop_is_active_until_they_have_ended(
-    shared_cluster: SparkConnectPlane,
-) -> None:
-    """Connect says CANCELLED at once; the web UI shows the task that goes on."""
-    plane, work = shared_cluster, shared_cluster.work()
-    credulous = SparkConnectAdapter(
-        Server.at(plane.server.url), installation="tests", data_plane_id=PLANE, user=USER, timeout_seconds=10.0
-    )
-    await plane.submit(work, DEAF)
-    await plane.until_task_runs(work)
-    await stopped(credulous, work)
-
-    [said], [seen] = [(await listing(adapter, work)).runs for adapter in (credulous, plane.adapter)]
-
-    assert (said.status, seen.status) == (RunStatus.STOPPED, RunStatus.ACTIVE)
-    assert "1 tasks active" in seen.word
-    assert await plane.adapter.close([work]) == {work.job_id}  # what nothing can start in may still compute
-    assert [run.status for run in (await listing(plane.adapter, work)).runs] == [RunStatus.ACTIVE]
-    await plane.until_idle(work)
-    assert [run.status for run in (await listing(plane.adapter, work)).runs] == [RunStatus.STOPPED]
-    await credulous.aclose()
 
 
 async def test_an_operation_that_began_after_the_stop_is_found_and_stopped_as_well(

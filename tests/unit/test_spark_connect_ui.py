@@ -1,0 +1,105 @@
+"""What the web UI of a Connect server shows, and what that makes of a run that is said to have ended.
+
+The documents are those of Spark 4.3.0, shortened: of a query over one row that took seconds, and that was interrupted.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from adapters.base import Run, RunStatus
+from adapters.narrative.spark_connect_names import Identity, operation_of, session_of
+from adapters.narrative.spark_connect_sessions import gone
+from adapters.narrative.spark_connect_ui import Job, Sight, Stage, active_tasks, moment
+from adapters.narrative.spark_connect_words import looked_at, run_of
+
+HERE = Identity("local-1764367000000", "countermand")
+JOB = UUID(int=7)
+TAG = f"countermand:tests:{UUID(int=5)}:{JOB}:run"
+SESSION, OPERATION = session_of(HERE.user, TAG).session_id, operation_of(TAG)
+ENDED_AT = "2026-11-28T22:14:52.811GMT"
+
+
+def sight(*, job: str, stage: str, tasks: int, session_id: str = SESSION) -> Sight:
+    """The UI while Spark's job and its stage have these statuses, and as many tasks as it knows of."""
+    name = f"User_countermand_Session_{session_id}"
+    documents: list[dict[str, Any]] = [
+        {
+            "jobId": 4,
+            "stageIds": [3],
+            "jobTags": [
+                f"SparkConnect_OperationTag_{name}_Operation_{OPERATION}",
+                f"SparkConnect_SessionTag_{name}_Tag_{TAG}",
+                "spark-session-87af73da-23c3-4992-b594-f844a5e4604a",
+            ],
+            "status": job,
+            "numActiveTasks": 0,
+            **({"completionTime": ENDED_AT} if job != "RUNNING" else {}),
+        }
+    ]
+    stages = [{"status": stage, "stageId": 3, "attemptId": 0, "numTasks": 1, "numActiveTasks": tasks}]
+    return Sight(tuple(msgspec.convert(documents, list[Job])), active_tasks(msgspec.convert(stages, list[Stage])))
+
+
+def said(state: str) -> Run:
+    """The run as GetStatus has it."""
+    return run_of(JOB, TAG, OPERATION, state, HERE)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "FAILED", "SUCCEEDED"])
+def test_a_run_that_is_said_to_have_ended_is_active_while_a_task_of_it_is(state: str) -> None:
+    """So it was: Connect said CANCELLED at once, and the task went on for seconds."""
+    seen = looked_at(said(state), sight(job="FAILED", stage="FAILED", tasks=1), HERE.user)
+
+    assert (seen.status, seen.word) == (RunStatus.ACTIVE, f"{state}, 1 tasks active")
+    assert seen.ended_at is None
+
+
+def test_a_stage_is_active_before_the_ui_knows_of_its_task() -> None:
+    """It learns of that with its next event, up to ten seconds later."""
+    seen = looked_at(said("CANCELLED"), sight(job="RUNNING", stage="ACTIVE", tasks=0), HERE.user)
+
+    assert seen.status is RunStatus.ACTIVE
+
+
+def test_a_run_without_active_tasks_has_ended_when_the_last_of_its_jobs_had() -> None:
+    seen = looked_at(said("CANCELLED"), sight(job="FAILED", stage="FAILED", tasks=0), HERE.user)
+
+    assert (seen.status, seen.word) == (RunStatus.STOPPED, "CANCELLED")
+    assert seen.ended_at == datetime(2026, 11, 28, 22, 14, 52, 811000, tzinfo=UTC) == moment(ENDED_AT)
+
+
+def test_a_run_whose_session_is_gone_is_active_while_a_task_of_it_is() -> None:
+    run = gone(JOB, TAG, OPERATION, "INVALID_HANDLE.SESSION_CLOSED", HERE)
+
+    still = looked_at(run, sight(job="FAILED", stage="FAILED", tasks=1), HERE.user)
+    over = looked_at(run, sight(job="FAILED", stage="FAILED", tasks=0), HERE.user)
+
+    assert (still.status, over.status, over.ended_at) == (RunStatus.ACTIVE, RunStatus.GONE, None)
+
+
+def test_the_ui_has_no_say_in_a_run_that_is_not_said_to_have_ended() -> None:
+    running = said("RUNNING")
+
+    assert looked_at(running, sight(job="SUCCEEDED", stage="COMPLETE", tasks=0), HERE.user) == running
+
+
+def test_the_tasks_of_another_session_are_none_of_the_runs() -> None:
+    others = sight(job="RUNNING", stage="ACTIVE", tasks=1, session_id=str(UUID(int=9)))
+
+    assert looked_at(said("CANCELLED"), others, HERE.user).status is RunStatus.STOPPED
+    assert others.operations(SESSION) == set()
+
+
+@pytest.mark.parametrize(
+    ("job", "stage", "tasks", "shown"),
+    [("RUNNING", "ACTIVE", 0, True), ("FAILED", "FAILED", 1, True), ("FAILED", "FAILED", 0, False)],
+)
+def test_a_tag_is_shown_while_something_of_it_runs(job: str, stage: str, tasks: int, shown: bool) -> None:
+    seen = sight(job=job, stage=stage, tasks=tasks)
+
+    assert seen.tagged(f"countermand:tests:{UUID(int=5)}:") == ({(SESSION, TAG)} if shown else set())
+    assert seen.tagged(f"countermand:tests:{UUID(int=6)}:") == set()
