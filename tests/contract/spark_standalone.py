@@ -32,6 +32,7 @@ SMALL = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.sql.shuffle.partitions": "2",
+    "spark.ui.enabled": "false",
 }
 SUCCEEDS = "org.apache.hadoop.util.VersionInfo"  #: tells its version
 FAILS = "org.apache.hadoop.util.RunJar"  #: is given too few arguments

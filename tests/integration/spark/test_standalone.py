@@ -25,7 +25,7 @@ from tests.spark import Standalone, is_running
 from workers.engines.base import Ending, NotStarted
 from workers.engines.spark_standalone import SparkStandaloneEngine
 
-pytestmark = [pytest.mark.anyio, pytest.mark.spark]
+pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(300)]  # each driver is a Java of its own
 
 ROOT = Path(__file__).parents[3]
 EXECUTOR = "CoarseGrainedExecutorBackend"
