@@ -1,5 +1,7 @@
 """The catalogue by which Spark finds what jobs have published: SQL that names datasets runs as it was given."""
 
+from pathlib import Path
+
 import pytest
 from msgspec import structs
 
@@ -8,10 +10,14 @@ from adapters.narrative.spark_warehouse import Kind
 from control_plane.jobs import JobType, Rung
 from control_plane.work import Publication, Work
 from tests.contract.spark_connect import TIMEOUT_SECONDS, SparkConnectPlane
-from tests.narrative import claim_of
+from tests.narrative import claim_of, view_of
+from tests.spark import Standalone, catalog_jar
 from workers.demo import spark_example
 from workers.demo.example import long_view, short_view
+from workers.demo.spark_example import CATALOG
 from workers.engines.base import Ending
+from workers.engines.spark_plans import count_rows
+from workers.engines.spark_standalone import SparkStandaloneEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(240)]
 
@@ -94,3 +100,27 @@ async def test_a_sample_is_drawn_from_what_readers_see(shared_cluster: SparkConn
     assert ending.result == {"dataset_id": 7, "rows": 20}
     assert counted.result is not None
     assert counted.result["rows"] == 20
+
+
+async def test_the_reference_pages_sql_runs_unchanged_in_an_application(
+    spark_standalone: Standalone, tmp_path: Path
+) -> None:
+    spark_example.load(tmp_path)
+    claim = view_of(short_view()["compiled_sql"])
+    properties = {
+        "spark.cores.max": "1",
+        "spark.driver.extraClassPath": str(catalog_jar(tmp_path)),
+        "spark.driver.memory": "512m",
+        "spark.executor.memory": "512m",
+        "spark.sql.catalog.narrative": CATALOG,
+        "spark.sql.shuffle.partitions": "2",
+    }
+    engine = await SparkStandaloneEngine.open(spark_standalone.rest_url, tmp_path, properties=properties)
+
+    ending = await engine.follow(await engine.start(claim, lambda: TIMEOUT_SECONDS))
+    published = await engine.publish([structs.replace(claim, publication=Publication(6404, 1))])
+    await engine.aclose()
+
+    assert ending.status is RunStatus.SUCCEEDED, ending
+    assert published == frozenset({claim.job_id})
+    assert count_rows(tmp_path / "outputs" / f"JOB_{claim.job_id}") > 100
