@@ -53,7 +53,7 @@ async def test_the_reference_pages_sql_over_many_rows_is_stopped_half_way(shared
     spark_example.load(shared_cluster.warehouse.root)
     work = shared_cluster.work()
     handle = await shared_cluster.submit(work, long_view()["compiled_sql"])
-    await shared_cluster.until_active_tasks(work, 2)
+    await shared_cluster.until_computing(work)
 
     runs = (await shared_cluster.adapter.find([work]))[work.job_id].runs
     while runs[0].status not in ENDED:

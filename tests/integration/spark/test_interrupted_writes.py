@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 from pyspark.sql.connect.proto import base_pb2, commands_pb2, relations_pb2
 
-from adapters.narrative.spark_connect_line import Line, LineError
+from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_line import Line
 from adapters.narrative.spark_connect_names import Server, Session
 from tests.contract.spark_connect import TIMEOUT_SECONDS, USER, rows_in
 from tests.narrative import until
