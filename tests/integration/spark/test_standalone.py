@@ -130,9 +130,11 @@ async def test_a_job_whose_executor_was_killed_is_found_by_its_tag_stopped_and_l
     work = work_of(claim, tmp_path)
     command = [sys.executable, "-m", "tests.integration.spark.submitting", cluster.rest_url, str(tmp_path)]
     executor = await asyncio.create_subprocess_exec(*command, str(claim.job_id), ENDLESS, cwd=ROOT)
-    await until(lambda: has_begun_to_compute(tmp_path, claim.tag), seconds=90)
-    executor.kill()
-    await executor.wait()
+    try:
+        await until(lambda: has_begun_to_compute(tmp_path, claim.tag), seconds=90)
+    finally:
+        executor.kill()
+        await executor.wait()
     processes = processes_of(cluster, tmp_path, claim.tag)
 
     [run] = (await listing_of(adapter, work)).runs
