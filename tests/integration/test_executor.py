@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 
 from adapters.base import RunStatus
 from control_plane.errors import EngineUnavailable, Refused, StoreUnavailable
-from control_plane.jobs import Job, JobType
+from control_plane.jobs import ExecutionCluster, Job, JobType
 from control_plane.lifecycle import TERMINAL, JobState
 from control_plane.work import Executor as Identity
+from control_plane.work import Served
 from tests.doubles.interposed import Moment, interposed, nothing
 from tests.doubles.manual_clock import ManualClock
 from tests.integration.given import Given
@@ -144,6 +145,12 @@ class Unsure(EmbeddedEngine):
         return self.certain and await super().close(tag)
 
 
+class OfSharedClusters(EmbeddedEngine):
+    """Serves one of a plane's clusters, under a name of its own there."""
+
+    clusters: Served = {ExecutionCluster.SHARED: "app-7"}  # noqa: RUF012  # as the Protocol has it
+
+
 class Once:
     """Does something at one moment of the executor's work, the first time only."""
 
@@ -170,6 +177,23 @@ async def test_a_view_ends_completed_and_published(given: Given, tmp_path: Path)
         assert job.executor == place.engine.executor_id
         assert job.handle is not None
         assert job.handle.run_id.startswith(f"{place.engine.executor_id}/1/")
+
+
+async def test_only_jobs_of_the_clusters_that_the_engine_serves_are_claimed_and_on_its_incarnation_there(
+    given: Given, tmp_path: Path
+) -> None:
+    async with working(given, tmp_path, kind=OfSharedClusters) as place:
+        document = view_input(ENDLESS)
+        other = given.pending(input=document, execution_cluster=ExecutionCluster.DEDICATED).job_id
+        own = given.pending(input=document, execution_cluster=ExecutionCluster.SHARED).job_id
+        place.ticks.claim.set()
+        await place.executing(own)
+
+        given.request(own)
+        [held] = given.claim()
+
+    assert (held.work.job_id, held.work.incarnation) == (own, "app-7")
+    assert given.job(other).state is JobState.PENDING
 
 
 async def test_a_forecast_and_a_sample_end_with_their_results(given: Given, tmp_path: Path) -> None:
