@@ -25,7 +25,7 @@ from tests.spark import ConnectServer
 
 TOMBSTONES = 3
 
-pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConnectServ
 
 @pytest.fixture
 async def plane(own_server: ConnectServer, tmp_path: Path) -> AsyncIterator[SparkConnectPlane]:
-    async with connected(own_server, tmp_path, timeout_seconds=2.0) as plane:
+    async with connected(own_server, tmp_path, timeout_seconds=5.0) as plane:
         yield plane
 
 
