@@ -2,8 +2,8 @@
 
 An ended session answers every call with SESSION_CLOSED, and GetStatus tells nothing of its operations any more: their
 states are read first. No time ends that, but the number of others that are ended since the session was last asked about
-(``spark.connect.session.manager.closedSessionsTombstonesSize``, 1000; measured with Spark 4.3.0: after 800 others all of
-50 were remembered, after 900 40 of them, after 1100 none), and a restart: then it is SESSION_NOT_FOUND, and would be
+(``spark.connect.session.manager.closedSessionsTombstonesSize``, 1000; measured with Spark 4.3.0: after 800 others all
+of 50 were remembered, after 900 40 of them, after 1100 none), and a restart: then it is SESSION_NOT_FOUND, and would be
 begun anew. One that the server has never seen it does not remember at all, so that it is touched first.
 """
 
