@@ -285,7 +285,7 @@ def completed(site: Site, *words: str, **environment: str) -> list[str]:
         (("jobs", "list", "--state", "pending"), ["pending", "pending_cancellation"]),
         (("jobs", "list", "--type", "datasets_de"), ["datasets_delete_table", "datasets_deliver_data"]),
         (("jobs", "list", "--order-by", "created"), ["created_at_asc", "created_at_desc"]),
-        (("jobs", "submit", "--execution-cluster", ""), ["dedicated", "shared"]),
+        (("jobs", "submit", "--execution-cluster", ""), ["shared", "dedicated"]),
         (("planes", "create", "--platform", ""), ["platform_aws", "platform_snowflake"]),
         (("tokens", "create", "--permission", "jobs"), ["jobs:read", "jobs:write", "jobs:attest"]),
         (("jobs", "at"), ["attest"]),

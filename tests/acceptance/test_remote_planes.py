@@ -29,7 +29,9 @@ def test_a_silent_engine_and_a_bad_token_cost_the_other_planes_of_a_worker_nothi
     """A call to the silent engine takes 25 s; the neighbour's cancellations are settled long before it ends."""
     site = sqlite_site
     silent, quick = site.plane("silent"), site.plane("quick")
-    hanging = site.executor(silent, "hanging")
+    hanging = site.remote_executor(
+        silent, "hanging"
+    )  # stopped in a transaction, one over SQLite would stop the others, too
     site.executor(quick)
     (unanswered,) = site.submit_running(silent)
     job_ids = site.submit_running(quick, 3)
