@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -118,6 +119,17 @@ class Site:
     @cached_property
     def store(self) -> Store:
         return Store(self.url)
+
+    def is_locked(self) -> bool:
+        """Whether somebody is in the middle of writing, on SQLite, where nobody else can then."""
+        if not self.url.startswith("sqlite"):
+            return False
+        with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as opened:
+            try:
+                opened.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
 
     @cached_property
     def intake(self) -> Intake:

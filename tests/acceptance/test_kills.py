@@ -200,9 +200,17 @@ def test_a_second_signal_that_is_no_echo_of_the_first_ends_a_worker_at_once(sqli
     assert site.ended(job_id).state is JobState.CANCELLED
 
 
+def stall(process: Started, site: Site) -> None:
+    """Stop it between two transactions: on SQLite it would keep the only lock from everybody else."""
+    process.signal(signal.SIGSTOP)
+    while site.is_locked():
+        process.signal(signal.SIGCONT)
+        process.signal(signal.SIGSTOP)
+
+
 def test_a_worker_that_wakes_up_after_its_lease_settles_nothing_twice(site: Site) -> None:
     stalled, (job_id,) = given_held(site, settings=SHORT)
-    stalled.signal(signal.SIGSTOP)
+    stall(stalled, site)
     site.lift_fault()
     quick = site.worker("second", **SHORT)
     settled = site.ended(job_id)
