@@ -319,6 +319,7 @@ def test_one_of_several_is_cancelled_and_the_others_run_on(site: Site, several: 
     assert [site.is_executing(work) for work in works] == [work is not chosen for work in works]
 
 
+@pytest.mark.timeout(300)
 def test_two_hundred_are_proven_stopped_by_a_handful_of_statements_and_the_account_falls_idle(
     site: Site, double: SnowflakeDouble
 ) -> None:
