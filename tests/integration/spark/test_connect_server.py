@@ -19,8 +19,7 @@ from adapters.narrative.spark_connect_errors import SESSION_CLOSED, SESSION_NOT_
 from control_plane.errors import EngineUnavailable
 from control_plane.jobs import Rung, Waiting
 from control_plane.work import Work
-from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, SparkConnectPlane, connected
-from tests.narrative import until
+from tests.contract.spark_connect import TIMEOUT_SECONDS, SparkConnectPlane, connected
 from tests.spark import ConnectServer
 
 TOMBSTONES = 3
@@ -135,27 +134,6 @@ async def test_a_frozen_server_is_silence_and_no_evidence(plane: SparkConnectPla
     assert not check.ok
     [seen] = (await plane.adapter.find([running]))[running.job_id].runs
     assert seen.status is RunStatus.ACTIVE
-
-
-async def test_a_submission_that_a_frozen_server_did_not_answer_is_stopped_if_its_job_was_closed_meanwhile(
-    plane: SparkConnectPlane,
-) -> None:
-    work = plane.work()
-
-    def freeze_and_allow() -> float:
-        """Asked last before the statement is sent."""
-        os.kill(plane.server.pid, signal.SIGSTOP)
-        return 0.5
-
-    starting = asyncio.create_task(plane.submit(work, ENDLESS, permit_left=freeze_and_allow))
-    await until(lambda: psutil.Process(plane.server.pid).status() == psutil.STATUS_STOPPED)
-    certain = await plane.engine.close(work.tag)
-    os.kill(plane.server.pid, signal.SIGCONT)
-    ending = await plane.engine.follow(await starting)
-
-    assert not certain
-    assert ending.status is RunStatus.STOPPED
-    assert await plane.active_tasks(work) == 0
 
 
 async def test_a_server_that_was_started_anew_is_another_incarnation_and_never_vouches_for_the_earlier_one(

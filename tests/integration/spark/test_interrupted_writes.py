@@ -90,22 +90,6 @@ def files_in(place: Path) -> list[str]:
     return sorted(path.name for path in place.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
-async def test_create_table_as_select_leaves_an_empty_folder_and_can_be_repeated(
-    shell: Shell, place: Path, table: str
-) -> None:
-    create = f"CREATE TABLE {table} USING parquet LOCATION 'file://{place}' AS "
-
-    await shell.interrupt_once_it_writes(create + SLOW, place)
-
-    assert files_in(place) == []
-    with pytest.raises(LineError) as missing:
-        await shell.run(f"DROP TABLE {table}")
-    assert missing.value.condition == "TABLE_OR_VIEW_NOT_FOUND"
-    await shell.run(create + "SELECT 1L AS n")
-    assert rows_in(place) == [1]
-    await shell.run(f"DROP TABLE {table}")
-
-
 async def test_create_table_as_select_whose_server_is_killed_leaves_files_that_forbid_its_repetition(
     shell: Shell, tmp_path: Path, place: Path, table: str
 ) -> None:
