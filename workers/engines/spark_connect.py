@@ -31,7 +31,8 @@ from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType
 from control_plane.work import Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
-from workers.engines.spark_connect_runs import Run, RunBook, closed
+from workers.engines.run_book import RunBook, closed
+from workers.engines.spark_connect_run import Run
 from workers.engines.spark_plans import FORMAT, SETTINGS, TYPES, Plan, Rows, catalog_settings, count_rows, plan
 from workers.outage import EngineOutage
 
@@ -77,7 +78,7 @@ class SparkConnectEngine:
         self._timeout_seconds = timeout_seconds
         self._microcents_per_second = microcents_per_second
         self._clock = clock
-        self._book = RunBook(user=identity.user, remembered=REMEMBERED)
+        self._book = RunBook(partial(Run, user=identity.user), remembered=REMEMBERED)
         self._lost = EngineOutage(clock, what="operations", is_away=_is_silent)
         self._shut_out = EngineOutage(clock, what="sessions", is_away=_is_silent)
         self._lingering: OrderedDict[Session, float] = OrderedDict()  #: sessions of ended runs, by when they ended
@@ -113,7 +114,7 @@ class SparkConnectEngine:
             return await self._submit(run, planned, permit_left)
         finally:
             if run.handle is None and not run.unresolved:
-                self._book.note_end(run, at=self._clock.monotonic())
+                self._book.note_end(run)
 
     async def follow(self, handle: Handle) -> Ending:
         """Wait for the run's end. Raises EngineUnavailable for a run that this executor did not start."""
@@ -256,11 +257,12 @@ class SparkConnectEngine:
         return states if isinstance(states, str) else states.get(run.operation_id, "UNKNOWN")
 
     def _started(self, run: Run, planned: Plan, reader: asyncio.Task[Said], began: float) -> Handle:
-        run.handle = Handle(ENGINE, self.incarnation, run.operation_id)
+        handle = Handle(ENGINE, self.incarnation, run.operation_id)
+        self._book.name(run, handle)
         run.ending = asyncio.create_task(self._see_to_the_end(run, planned, reader, began))
         if run.closed:
             self._stop(run)
-        return run.handle
+        return handle
 
     # --- ending
 
@@ -295,7 +297,7 @@ class SparkConnectEngine:
         now = self._clock.monotonic()
         ending = await self._conclude(run, planned, said, state, now - began)
         log.info("run_ended", operation_id=run.operation_id, status=state, seconds=round(now - began, 3))
-        self._book.note_end(run, at=now)
+        self._book.note_end(run)
         self._lingering[run.session] = now
         return ending
 
