@@ -165,11 +165,12 @@ async def test_the_stop_goes_on_when_whoever_asked_for_it_is_cancelled(
     query_id = plane.submit(work, "SELECT SYSTEM$WAIT(60)")
     [run] = (await plane.adapter.find([work]))[work.job_id].runs
     double.switch(hanging=["statement"])
+    heard = double.state()["requests"]["statement"]
     stopping = asyncio.create_task(plane.adapter.stop([run], Rung.ASK))
-    await asyncio.sleep(0.1)
+    await asyncio.to_thread(until, lambda: double.state()["requests"]["statement"] > heard)
 
     stopping.cancel()
-    await asyncio.sleep(0.1)
+    await asyncio.wait([stopping])
     double.switch(hanging=[])
 
     await asyncio.to_thread(until, lambda: query_id not in [active["id"] for active in double.state()["active"]])
