@@ -17,6 +17,7 @@ from tests.contract.snowflake import SnowflakePlane
 from tests.integration.given import ASKER, Given
 from tests.snowflake import ENDLESS, SnowflakeAccount, until
 from workers.clock import Clock
+from workers.judgement import LADDER
 from workers.limits import Limits
 from workers.local import LocalCancellations, threads
 from workers.rounds import Rounds
@@ -51,6 +52,11 @@ class Site:
             data_plane_id=self.plane.data_plane_id,
             canceller=self.canceller,
         )
+
+    def be_patient_at(self, rung: Rung) -> None:
+        """Never climb past *rung*: the clock hurries here, and a busy machine would climb past the one that stops."""
+        below = LADDER[: LADDER.index(rung)]
+        self.limits = Limits(patience={lower: self.limits.patience[lower] for lower in below})
 
     def claimed(self) -> Work:
         """A job that an executor has claimed, with its session open."""

@@ -15,8 +15,6 @@ from control_plane.work import Work
 from tests.integration.snowflake.cancelling import Site
 from tests.integration.snowflake.given import rows
 from tests.snowflake import ENDLESS, SnowflakeDouble, until
-from workers.judgement import LADDER
-from workers.limits import Limits
 
 EVERYTHING = ["SYSTEM$CANCEL_QUERY", "abort-request", "SYSTEM$CANCEL_ALL_QUERIES", "SYSTEM$ABORT_SESSION"]
 UNKNOWN = ["NO_DATA", "DISCONNECTED"]
@@ -33,6 +31,7 @@ def receipt_of(site: Site, work: Work) -> Receipt:
 
 @pytest.mark.live
 def test_a_running_query_is_stopped_and_proven_by_its_own_status(site: Site) -> None:
+    site.be_patient_at(Rung.ASK)
     work = site.running()
     site.request(work)
     site.close(work)
@@ -146,8 +145,7 @@ def test_a_query_of_which_nothing_is_known_is_never_taken_as_stopped(
 def test_a_lie_is_not_believed_and_the_next_rung_stops_the_query(
     site: Site, double: SnowflakeDouble, lying: list[str], rung: Rung
 ) -> None:
-    # The clock hurries: without endless patience at the rung that stops it, a busy machine climbs past that one.
-    site.limits = Limits(patience={below: site.limits.patience[below] for below in LADDER[: LADDER.index(rung)]})
+    site.be_patient_at(rung)
     double.switch(lying=lying)
     work = site.running()
     site.request(work)
