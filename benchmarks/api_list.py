@@ -57,7 +57,7 @@ class ApiList:
             return {
                 f"{self.name}_{name}_p99": load(
                     ground, port, token, [f"GET /jobs?{query}"] * self._requests, connections=1
-                )["p99_ms"]
+                ).milliseconds(99)
                 for name, query in FILTERS.items()
             }
 

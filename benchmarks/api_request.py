@@ -10,32 +10,28 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import httpx
 
 from benchmarks import population, wrk
 from benchmarks.effort import Effort
 from benchmarks.ground import Ground
+from benchmarks.machine import Pulse, Spell
 from benchmarks.wakeup import percentile
 
 REQUESTABLE = "requestable"  #: the database of running jobs, of which the floor and the server each get copies
 FLOOR_SCRIPT = Path(__file__).with_name("request_floor.sql")
 FLOOR_CLIENTS = 8
-CALM_RATE = 1_000  #: a second
 CONNECTIONS = 16
 _PATIENCE_SECONDS = 30.0
 
 
 class RequestFloor:
-    """``request_floor.sql`` by eight pgbench clients, prepared: a transaction and a NOTIFY for each request.
-
-    First as fast as they are performed, then a thousand a second, where a latency counts from when it was due: what a
-    machine's disk and host take, nobody can give back.
-    """
+    """``request_floor.sql`` by eight pgbench clients, prepared: a transaction and a NOTIFY for each request."""
 
     name = "request_floor"
-    units: ClassVar[Mapping[str, str]] = {"request_floor": "requests/s", "request_floor_p99": "ms"}
+    units: ClassVar[Mapping[str, str]] = {"request_floor": "requests/s"}
 
     def __init__(self, effort: Effort) -> None:
         self._requests = effort.api_requests
@@ -45,26 +41,18 @@ class RequestFloor:
         make_requestable(ground, self._requests)
 
     def measure(self, ground: Ground) -> Mapping[str, float]:
-        """Requests a second, connecting apart; and the 99th percentile at a thousand of them."""
-        with ground.lend(REQUESTABLE) as database:
-            rate = self._run(ground, database)
-        latencies = ground.file("latencies")
-        with ground.lend(REQUESTABLE) as database:
-            self._run(ground, database, f"--rate={CALM_RATE}", "--log", f"--log-prefix={latencies}")
-        took = [
-            int(line.split()[2]) / 1000
-            for log in latencies.parent.glob(f"{latencies.name}*")
-            for line in log.read_text().splitlines()
-        ]
-        return {"request_floor": rate, "request_floor_p99": percentile(took, 99)}
-
-    def _run(self, ground: Ground, database: str, *options: str) -> float:
+        """Requests a second, connecting apart."""
         each = self._requests // FLOOR_CLIENTS
+        with ground.lend(REQUESTABLE) as database:
+            told = self._run(ground, database, each)
+            check_requested(ground, database, each * FLOOR_CLIENTS)
+        return {"request_floor": told}
+
+    def _run(self, ground: Ground, database: str, each: int) -> float:
         done = subprocess.run(
             [
                 str(ground.server.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared", "--define=turn=-1",
                 f"--client={FLOOR_CLIENTS}", "--jobs=1", f"--transactions={each}", f"--file={FLOOR_SCRIPT}",
-                *options,
             ],
             check=False,
             env={**os.environ, **ground.server.environment(database)},
@@ -74,7 +62,6 @@ class RequestFloor:
         told = re.search(r"tps = ([\d.]+) \(without initial connection time\)", done.stdout)
         if done.returncode or not told:
             raise RuntimeError(f"pgbench failed: {done.stdout}{done.stderr}")
-        check_requested(ground, database, each * FLOOR_CLIENTS)
         return float(told[1])
 
 
@@ -83,13 +70,21 @@ class ApiRequest:
 
     First as fast as they are answered, loaded by wrk where it is on the PATH and else by our own client; the unit says
     which. Then at half of that, where a latency counts from when the request was due: always by our own client, as wrk
-    holds no rate.
+    holds no rate. A host may slow the machine down for a tenth of a second at a time, again and again, and then nothing
+    answers in time: so ``api_p99_at_speed`` leaves out what a slow spell touched, and ``machine_slow`` says how much of
+    the time that was.
     """
 
     name = "api_request"
 
     def __init__(self, effort: Effort) -> None:
-        self.units: Mapping[str, str] = {"api_request": flood_unit(), "api_p50": "ms", "api_p99": "ms"}
+        self.units: Mapping[str, str] = {
+            "api_request": flood_unit(),
+            "api_p50": "ms",
+            "api_p99": "ms",
+            "api_p99_at_speed": "ms",
+            "machine_slow": "% of the time",
+        }
         self._requests = effort.api_requests
 
     def prepare(self, ground: Ground) -> None:
@@ -104,9 +99,37 @@ class ApiRequest:
             with serving(ground, database) as (port, token):
                 half = len(lines) // 2
                 rate = flood(ground, port, token, lines[:half])
-                calm = load(ground, port, token, lines[half:], rate=rate / 2)
+                with Pulse.start() as pulse:
+                    calm = load(ground, port, token, lines[half:], rate=rate / 2)
+                    spells = pulse.stop()
             check_requested(ground, database, len(lines))
-        return {"api_request": rate, "api_p50": calm["p50_ms"], "api_p99": calm["p99_ms"]}
+        return {"api_request": rate, **_latencies(calm.answered, spells)}
+
+
+class Loaded(NamedTuple):
+    """How a load was answered."""
+
+    rate: float  #: a second
+    answered: list[tuple[float, float]]  #: when each request was due, and answered, by `time.perf_counter`
+
+    def milliseconds(self, percent: int) -> float:
+        """What so many percent of the latencies do not exceed."""
+        return _milliseconds(self.answered, percent)
+
+
+def _milliseconds(answered: list[tuple[float, float]], percent: int) -> float:
+    return percentile([(answered_at - due_at) * 1000 for due_at, answered_at in answered], percent)
+
+
+def _latencies(answered: list[tuple[float, float]], spells: list[Spell]) -> dict[str, float]:
+    untouched = [moments for moments in answered if not any(spell.touches(*moments) for spell in spells)]
+    lasted = max(answered_at for _, answered_at in answered) - min(due_at for due_at, _ in answered)
+    return {
+        "api_p50": _milliseconds(answered, 50),
+        "api_p99": _milliseconds(answered, 99),
+        "api_p99_at_speed": _milliseconds(untouched, 99),
+        "machine_slow": 100 * sum(spell.ended_at - spell.began_at for spell in spells) / lasted,
+    }
 
 
 _JOBS = "SELECT job_id FROM queue ORDER BY number"
@@ -194,19 +217,18 @@ def flood(ground: Ground, port: int, token: Path, lines: list[str]) -> float:
     """Send each request once, as fast as they are answered: requests a second. RuntimeError if one is refused."""
     if found := wrk.find():
         return wrk.read_rate(_run(wrk.command(found, port, token, CONNECTIONS, _write(ground, lines))))
-    return load(ground, port, token, lines)["rate"]
+    return load(ground, port, token, lines).rate
 
 
 def load(
     ground: Ground, port: int, token: Path, lines: list[str], *, rate: float = 0.0, connections: int = CONNECTIONS
-) -> dict[str, float]:
+) -> Loaded:
     """Send the requests by our own client, in a process of its own, which can hold a rate."""
     command = [
         sys.executable, "-m", "benchmarks.processes.http_load",
         str(port), str(token), str(connections), str(rate), str(_write(ground, lines)),
     ]  # fmt: skip
-    told: dict[str, float] = json.loads(_run(command))
-    return told
+    return Loaded(**json.loads(_run(command)))
 
 
 def _write(ground: Ground, lines: list[str]) -> Path:

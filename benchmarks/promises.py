@@ -33,7 +33,11 @@ PROMISES = (
         ("api_request", "request_floor"),
         lambda by: by["api_request"].value >= min(2_000, 0.8 * by["request_floor"].value),
     ),
-    Promise("api p99 ≤ 25 ms at half the load", ("api_p99",), lambda by: by["api_p99"].value <= 25),
+    Promise(
+        "api p99 ≤ 25 ms at half the load, while the machine runs at its own speed",
+        ("api_p99_at_speed",),
+        lambda by: by["api_p99_at_speed"].value <= 25,
+    ),
     Promise(
         "GET /jobs p99 ≤ 25 ms, 10,000 jobs of the company among 1,000,000",
         LISTS,
