@@ -99,37 +99,36 @@ class ApiRequest:
             with serving(ground, database) as (port, token):
                 half = len(lines) // 2
                 rate = flood(ground, port, token, lines[:half])
-                with Pulse.start() as pulse:
-                    calm = load(ground, port, token, lines[half:], rate=rate / 2)
-                    spells = pulse.stop()
+                calm = load(ground, port, token, lines[half:], rate=rate / 2)
             check_requested(ground, database, len(lines))
-        return {"api_request": rate, **_latencies(calm.answered, spells)}
+        return {
+            "api_request": rate,
+            "api_p50": calm.milliseconds(50),
+            "api_p99": calm.milliseconds(99),
+            "api_p99_at_speed": calm.at_speed().milliseconds(99),
+            "machine_slow": calm.slow_percent(),
+        }
 
 
 class Loaded(NamedTuple):
-    """How a load was answered."""
+    """How a load was answered; moments are those of `time.perf_counter`."""
 
     rate: float  #: a second
-    answered: list[tuple[float, float]]  #: when each request was due, and answered, by `time.perf_counter`
+    answered: list[tuple[float, float]]  #: when each request was due, and when it was answered
+    spells: list[Spell]  #: in which the machine was slow meanwhile
 
     def milliseconds(self, percent: int) -> float:
         """What so many percent of the latencies do not exceed."""
-        return _milliseconds(self.answered, percent)
+        return percentile([(answered_at - due_at) * 1000 for due_at, answered_at in self.answered], percent)
 
+    def at_speed(self) -> "Loaded":
+        """The same without the requests that a slow spell touched."""
+        return self._replace(answered=[one for one in self.answered if not any(s.touches(*one) for s in self.spells)])
 
-def _milliseconds(answered: list[tuple[float, float]], percent: int) -> float:
-    return percentile([(answered_at - due_at) * 1000 for due_at, answered_at in answered], percent)
-
-
-def _latencies(answered: list[tuple[float, float]], spells: list[Spell]) -> dict[str, float]:
-    untouched = [moments for moments in answered if not any(spell.touches(*moments) for spell in spells)]
-    lasted = max(answered_at for _, answered_at in answered) - min(due_at for due_at, _ in answered)
-    return {
-        "api_p50": _milliseconds(answered, 50),
-        "api_p99": _milliseconds(answered, 99),
-        "api_p99_at_speed": _milliseconds(untouched, 99),
-        "machine_slow": 100 * sum(spell.ended_at - spell.began_at for spell in spells) / lasted,
-    }
+    def slow_percent(self) -> float:
+        """For how much of the time the machine was slow."""
+        lasted = max(answered_at for _, answered_at in self.answered) - min(due_at for due_at, _ in self.answered)
+        return 100 * sum(spell.ended_at - spell.began_at for spell in self.spells) / lasted
 
 
 _JOBS = "SELECT job_id FROM queue ORDER BY number"
@@ -223,12 +222,14 @@ def flood(ground: Ground, port: int, token: Path, lines: list[str]) -> float:
 def load(
     ground: Ground, port: int, token: Path, lines: list[str], *, rate: float = 0.0, connections: int = CONNECTIONS
 ) -> Loaded:
-    """Send the requests by our own client, in a process of its own, which can hold a rate."""
+    """Send the requests by our own client, a process that can hold a rate, while the machine's pulse is felt."""
     command = [
         sys.executable, "-m", "benchmarks.processes.http_load",
         str(port), str(token), str(connections), str(rate), str(_write(ground, lines)),
     ]  # fmt: skip
-    return Loaded(**json.loads(_run(command)))
+    with Pulse.start() as pulse:
+        told = json.loads(_run(command))
+        return Loaded(**told, spells=pulse.stop())
 
 
 def _write(ground: Ground, lines: list[str]) -> Path:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from benchmarks.api_list import FILTERS
 from benchmarks.benchmark import Figure
 
 Figures = Mapping[str, Figure]
@@ -17,7 +16,6 @@ class Promise(NamedTuple):
     kept: Callable[[Figures], bool]
 
 
-LISTS = tuple(f"api_list_100_{name}_p99" for name in FILTERS)
 PROMISES = (
     Promise("storm ≥ 0.45 floor", ("storm", "floor"), lambda by: by["storm"].value >= 0.45 * by["floor"].value),
     Promise("storm > pgqueuer", ("storm", "peer_pgqueuer"), lambda by: by["storm"].value > by["peer_pgqueuer"].value),
@@ -34,14 +32,14 @@ PROMISES = (
         lambda by: by["api_request"].value >= min(2_000, 0.8 * by["request_floor"].value),
     ),
     Promise(
-        "api p99 ≤ 25 ms at half the load, while the machine runs at its own speed",
+        "api p99 ≤ 25 ms at half the load, at the machine's own speed",
         ("api_p99_at_speed",),
         lambda by: by["api_p99_at_speed"].value <= 25,
     ),
     Promise(
-        "GET /jobs p99 ≤ 25 ms, 10,000 jobs of the company among 1,000,000",
-        LISTS,
-        lambda by: all(by[name].value <= 25 for name in LISTS),
+        "GET /jobs p99 ≤ 25 ms at that speed, by any filter; 10,000 jobs of the company among 1,000,000",
+        ("api_list_100_p99_at_speed",),
+        lambda by: by["api_list_100_p99_at_speed"].value <= 25,
     ),
     Promise(
         "api_request ≥ 5 times Prefect's set_state",
