@@ -137,7 +137,7 @@ class SnowflakeProtocol:
     async def list_queries(self, request: Request) -> Json:
         """Active queries of one status."""
         session = self._session(request)
-        await asyncio.sleep(self._faults.now.listing_seconds)
+        await self._faults.pass_time("listing_seconds")
         asked = request.query_params
         subset, most, start = asked.get("subset", "RUNNING"), asked.get("max", "100"), asked.get("start", "0")
         return wire.statuses(self._history.listing(session, subset, int(most), int(start)))

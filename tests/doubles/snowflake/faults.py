@@ -1,11 +1,16 @@
 """How the account misbehaves; every switch may be turned at any time."""
 
 import asyncio
+import threading
+import time
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 from msgspec import Struct, field
+
+#: Whoever waits for a switch looks at it so often.
+LOOK_SECONDS = 0.02
 
 
 class Part(StrEnum):
@@ -47,7 +52,7 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     unheard_of: frozenset[str] = frozenset()  #: ids for which SYSTEM$CANCEL_QUERY fails, and its statement with it
     hidden: frozenset[str] = frozenset()  #: ids or tags of queries that no listing and no history shows; statuses do
     listing_limit: int | None = None  #: the most that a listing or history shows, without a word about the rest
-    listing_seconds: float = 0.0  #: how long a listing or history takes
+    listing_seconds: float = 0.0  #: how long a listing or history takes; one that is under way as well
     history_lag_seconds: float = 0.0  #: starts and ends enter the history so much later
     statuses: dict[str, str] = field(default_factory=dict)  #: what is said of a query, by its id, its tag, or "*"
     unavailable: dict[Part, int] = field(default_factory=dict)  #: the next so many requests get 503
@@ -55,7 +60,7 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     lost_answers: dict[Part, int] = field(default_factory=dict)  #: effect, then the connection closes
     cut_answers: dict[Part, int] = field(default_factory=dict)  #: the same, in the middle of the answer
     late_seconds: float = 0.0  #: a statement is begun so much after it arrived; until then nobody knows of it
-    resume_seconds: float = 0.0  #: how long a suspended warehouse takes to start
+    resume_seconds: float = 0.0  #: how long a suspended warehouse takes to start; one that is about to as well
     sync_seconds: float = 45.0  #: how long a request waits for its result before it is told to poll for it
     account: str = "COUNTERMAND"  #: where whoever signs in from now on arrives: an address may come to lead elsewhere
     open_end: str | None = None  #: what the history gives as the end of a query that has none yet (unverified: NULL)
@@ -80,8 +85,20 @@ class FaultBoard:
     async def pass_gate(self, part: Part) -> bool:
         """Wait while the part hangs; False where the request is to get 503."""
         while part in self.now.hanging:  # noqa: ASYNC110  faults are set from wherever
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_SECONDS)
         return not self._count_down("unavailable", part)
+
+    async def pass_time(self, switch: str) -> None:
+        """Wait for as many seconds as the switch says, now or meanwhile."""
+        began = time.monotonic()
+        while time.monotonic() < began + getattr(self.now, switch):  # noqa: ASYNC110  faults are set from wherever
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def pass_time_unless(self, stopping: threading.Event, switch: str) -> None:
+        """The same in a thread, but no longer than until *stopping* is set."""
+        began = time.monotonic()
+        while time.monotonic() < began + getattr(self.now, switch) and not stopping.wait(LOOK_SECONDS):
+            pass
 
     def loses_answer(self, part: Part) -> bool:
         """Whether this answer is lost."""

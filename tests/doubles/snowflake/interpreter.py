@@ -156,7 +156,9 @@ class Interpreter:
         histories = history_calls(tree)
         if not self._needs_warehouse(tree, called, histories):
             return self._run(query, tree, histories)
-        with self._warehouse(query).place(query, resume_seconds=self._faults.now.resume_seconds):
+        with self._warehouse(query).place(
+            query, start=lambda: self._faults.pass_time_unless(query.stopping, "resume_seconds")
+        ):
             return self._run(query, tree, histories)
 
     def _needs_warehouse(self, tree: exp.Expr, called: list[str], histories: list[HistoryCall]) -> bool:
@@ -191,7 +193,7 @@ class Interpreter:
 
     def _read(self, query: Query, tree: exp.Expr, histories: list[HistoryCall]) -> Table:
         if histories:
-            query.stopping.wait(self._faults.now.listing_seconds)
+            self._faults.pass_time_unless(query.stopping, "listing_seconds")
         named = columns_named(tree)
         columns = {name: kind for name, kind in COLUMNS.items() if named is None or name in named}
         tables = [

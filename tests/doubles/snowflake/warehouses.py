@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -38,9 +38,12 @@ class Warehouse:
         return "STARTED" if self._started else "SUSPENDED"
 
     @contextmanager
-    def place(self, query: Waiting, *, resume_seconds: float) -> Iterator[None]:
-        """A place for one query, which is told its status while it waits, and raises to give up."""
-        self._resume(query, resume_seconds)
+    def place(self, query: Waiting, *, start: Callable[[], None]) -> Iterator[None]:
+        """A place for one query, which is told its status while it waits, and raises to give up.
+
+        *start* takes as long as a suspended warehouse does to start.
+        """
+        self._resume(query, start)
         self._enter(query)
         try:
             yield
@@ -63,13 +66,13 @@ class Warehouse:
             self.capacity = capacity
             self._call_next()
 
-    def _resume(self, query: Waiting, seconds: float) -> None:
+    def _resume(self, query: Waiting, start: Callable[[], None]) -> None:
         if self._started:
             return
         if not self.auto_resume:
             raise no_warehouse()
         query.check("RESUMING_WAREHOUSE")
-        query.stopping.wait(seconds)
+        start()
         query.check("RESUMING_WAREHOUSE")
         with self._lock:
             self.resume()

@@ -398,13 +398,14 @@ async def test_a_session_that_another_account_does_not_know_has_not_ended(
 ) -> None:
     work = plane.work()
     await plane.adapter.find([work])
-    double.switch(listing_seconds=1.0)
-    asked = double.state()["requests"]["statement"]
+    double.switch(listing_seconds=3600)
+    read = double.state()["statements"]["SELECT"]
     closing = asyncio.create_task(plane.adapter.close([work]))
-    await asyncio.to_thread(until, lambda: double.state()["requests"]["statement"] > asked)
+    await asyncio.to_thread(until, lambda: double.state()["statements"]["SELECT"] > read)
 
     double.switch(account="REPLICA")
     double.lose_sessions("CANCELLER", "gone")
+    double.switch(listing_seconds=0)
 
     assert await closing == frozenset()
 

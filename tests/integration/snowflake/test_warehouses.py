@@ -54,7 +54,7 @@ def test_a_queue_time_out_stops_what_still_waits(double: SnowflakeDouble, own_wa
 def test_a_suspended_warehouse_is_resumed_by_what_computes_and_by_nothing_else(
     double: SnowflakeDouble, own_warehouse: str
 ) -> None:
-    double.switch(resume_seconds=0.5)
+    double.switch(resume_seconds=3600)
 
     with double.connect("EXECUTOR", warehouse=own_warehouse) as connection:
         cancel(connection, str(uuid4()))
@@ -62,6 +62,7 @@ def test_a_suspended_warehouse_is_resumed_by_what_computes_and_by_nothing_else(
         untouched = double.state()["warehouses"][own_warehouse]
         query_id = submit(connection)
         until_status(connection, query_id, "RESUMING_WAREHOUSE")
+        double.switch(resume_seconds=0)
         until(lambda: double.is_executing(query_id))
 
     assert untouched == {"state": "SUSPENDED", "resumes": 0}
