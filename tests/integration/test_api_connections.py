@@ -62,6 +62,13 @@ async def told_until_the_end(reader: asyncio.StreamReader) -> bytes:
         return await reader.read()
 
 
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A request, and its answer."""
+    writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: here\r\nX-Slow: "])
 async def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(sent: bytes) -> None:
     async with listening() as port:
@@ -93,8 +100,11 @@ async def test_a_reader_that_does_not_read_is_let_go() -> None:
 async def test_between_two_requests_a_connection_stays() -> None:
     async with listening() as port:
         reader, writer = await connect(port)
-        for _ in range(2):
-            writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-            async with asyncio.timeout(20):
-                assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
-        writer.close()
+        await ask(reader, writer)
+        silent, unused = await connect(port)
+        assert await told_until_the_end(silent) == b""  # by now a head would have been waited for in vain
+
+        await ask(reader, writer)
+
+        for each in (writer, unused):
+            each.close()
