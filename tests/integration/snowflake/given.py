@@ -62,15 +62,20 @@ def signs_in(double: SnowflakeDouble, user: str) -> SignIn:
 
 
 def adapter_of(
-    double: SnowflakeDouble, user: str = "CANCELLER", *, warehouse: str = WAREHOUSE, **options: Any
+    double: SnowflakeDouble,
+    user: str = "CANCELLER",
+    *,
+    warehouse: str = WAREHOUSE,
+    timeout_seconds: float = 10.0,
+    **options: Any,
 ) -> SnowflakeAdapter:
-    """A worker's adapter, signed in as the user."""
+    """A worker's adapter, signed in as the user; short time-outs are for tests that wait until one is over."""
     return SnowflakeAdapter(
         double.account(warehouse=warehouse),
         double.sign_in(user),
         installation="tests",
         data_plane_id=PLANE,
-        timeout_seconds=1.0,
+        timeout_seconds=timeout_seconds,
         **options,
     )
 
