@@ -433,12 +433,12 @@ async def test_a_query_that_begins_when_its_permit_is_over_is_found_and_has_been
 ) -> None:
     claim = view_of(ENDLESS)
 
-    handle = await engine.start(claim, just_before_submitting(double, left=0.3, late_seconds=1.0))
+    handle = await engine.start(claim, just_before_submitting(double, left=1.0, late_seconds=1.5))
     ending = await engine.follow(handle)
 
     assert ending.status is RunStatus.STOPPED
     assert ending.cause is not None
-    assert "no answer within the 0.3 s that its permit had left" in ending.cause.message
+    assert "no answer within the 1 s that its permit had left" in ending.cause.message
     assert double.state()["executing"] == []
 
 
