@@ -264,7 +264,7 @@ def test_a_late_statement_is_unknown_until_it_begins_and_begins_although_its_sen
 ) -> None:
     tag = new_tag()
     body = {"sqlText": ENDLESS, "asyncExec": True, "parameters": {"QUERY_TAG": tag}}
-    double.switch(late_seconds=1.0)
+    double.switch(late_seconds=3.0)
 
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{double.url}/queries/v1/query-request", json=body, headers=authorization_of(executor), timeout=0.3)

@@ -173,14 +173,14 @@ def test_a_slow_result_is_polled_for(double: SnowflakeDouble, executor: Snowflak
 
 
 def test_an_asynchronous_query_is_running_and_then_has_a_result(executor: SnowflakeConnection) -> None:
-    query_id = submit(executor, "SELECT SYSTEM$WAIT(0.3), COUNT(*) AS N FROM TABLE(GENERATOR(ROWCOUNT => 10))")
+    query_id = submit(executor, "SELECT SYSTEM$WAIT(1.5), COUNT(*) AS N FROM TABLE(GENERATOR(ROWCOUNT => 10))")
     assert status(executor, query_id) in RUNNING
 
     until_status(executor, query_id, "SUCCESS")
 
     with executor.cursor() as cursor:
         cursor.get_results_from_sfqid(query_id)
-        assert cursor.fetchall() == [("waited 0.3 seconds", 10)]
+        assert cursor.fetchall() == [("waited 1.5 seconds", 10)]
 
 
 def test_a_request_id_runs_once_however_often_it_is_sent(
