@@ -81,7 +81,9 @@ class Started:
 
     def until_event(self, name: str) -> None:
         """Wait until it has logged the event."""
-        until(lambda: self.events(name) or self.process.poll() is not None, what=f"{name} of {self.name}")
+        until(
+            lambda: self.events(name) or self.process.poll() is not None, seconds=60, what=f"{name} of {self.name}"
+        )  # a start takes two seconds of a processor, which may be shared; one that fails ends
         assert self.events(name), self.says()
 
     def signal(self, number: int) -> None:
