@@ -204,6 +204,7 @@ def test_an_operation_answers_as_it_is_described_whatever_it_is_asked(world: Wor
     assert "person" in let_in or name not in OF_PERSONS
 
 
+@pytest.mark.timeout(300)  # six hundred requests, each made up first
 def test_chains_of_requests_are_answered_as_they_are_described(world: World) -> None:
     """What one operation answers, the next is asked about: jobs are submitted, run, and cancelled."""
     asked = {name: world.schema.find_operation_by_id(name) for name in OPERATIONS if name not in NO_LINKS}
