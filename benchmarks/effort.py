@@ -24,6 +24,8 @@ class Effort(NamedTuple):
     list_requests: int  #: of each kind, a round
     snowflake_cancels: int  #: one after the other, a round
     snowflake_storm_jobs: int
+    spark_cancels: int  #: on Connect, one after the other, a round
+    spark_dedicated_cancels: int
 
 
 FULL = Effort(
@@ -45,6 +47,8 @@ FULL = Effort(
     list_requests=200,
     snowflake_cancels=20,
     snowflake_storm_jobs=2_000,
+    spark_cancels=20,
+    spark_dedicated_cancels=3,
 )
 #: For developing: the same path in a fraction of the time, with numbers that mean little.
 QUICK = Effort(
@@ -66,4 +70,6 @@ QUICK = Effort(
     list_requests=50,
     snowflake_cancels=8,
     snowflake_storm_jobs=300,
+    spark_cancels=8,
+    spark_dedicated_cancels=1,
 )

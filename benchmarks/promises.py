@@ -52,6 +52,16 @@ PROMISES = (
         lambda by: by["snowflake_overhead"].value <= 1.5,
     ),
     Promise(
+        "request to no active task on Spark Connect ≤ 150 ms more than a bare interrupt",
+        ("spark_overhead",),
+        lambda by: by["spark_overhead"].value <= 150,
+    ),
+    Promise(
+        "request to nothing running of a dedicated application of Spark ≤ 1.2 times a bare kill",
+        ("spark_dedicated_overhead",),
+        lambda by: by["spark_dedicated_overhead"].value <= 1.2,
+    ),
+    Promise(
         "1,000 idle planes' long polls ≤ 1 core-second a minute",
         ("planes_idle",),
         lambda by: by["planes_idle"].value <= 1,

@@ -24,6 +24,7 @@ from benchmarks.idle import Idle
 from benchmarks.idle_planes import IdlePlanes
 from benchmarks.neighbour import Neighbour
 from benchmarks.on_snowflake import SnowflakeCancel, SnowflakeStorm
+from benchmarks.on_spark import SparkCancel, SparkDedicatedCancel
 from benchmarks.prefect import Prefect
 from benchmarks.promises import verdicts
 from benchmarks.storm import Storm
@@ -45,6 +46,8 @@ BENCHMARKS: Mapping[str, Callable[[Effort], Benchmark]] = {
     "peer_prefect": Prefect,
     "snowflake": SnowflakeCancel,
     "snowflake_storm": SnowflakeStorm,
+    "spark": SparkCancel,
+    "spark_dedicated": SparkDedicatedCancel,
     "api_list_100": partial(ApiList, companies=100),
     "api_list_1": partial(ApiList, companies=1),
     "peer_pgqueuer_400": peers.pgqueuer_400,
