@@ -4,22 +4,15 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
-from types import MappingProxyType
-from typing import Any
 
-import psutil
 import pytest
 
-from tests.acceptance.site import ROOT, until
+from tests.acceptance.demonstrated import Demo, fates_of, interrupt, job_of, receipt_of
+from tests.acceptance.site import until
 from tests.acceptance.snowflake import settings_of
 from tests.snowflake import SnowflakeDouble
 
@@ -40,95 +33,15 @@ FATES_IN_SNOWFLAKE = {
 KEYS = ["name", "type", "expected_state", "state", "outcome", "request_to_ended_ms", "receipt"]
 LIE_MS = 10_000
 HOW_TO_ADD = "Without a Snowflake plane: install countermand[server,worker,embedded,snowflake] to add one"
-OURS = (sys.executable, "-P", "-m", "workers")
 OTHERS_WOULD = "others would say cancelled now"
 
 pytestmark = pytest.mark.timeout(300)
 
 
-class Demo:
-    """The command, in a temporary folder of its own, which it has to leave as it found it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.output = folder / "output"
-        self._before = {"output"}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(
-        self,
-        *arguments: str,
-        command: tuple[str | Path, ...] = OURS,
-        stdout: int | None = None,
-        settings: Mapping[str, str] = MappingProxyType({}),
-    ) -> subprocess.Popen[bytes]:
-        """Start it; unless *stdout* is given, what it prints goes to :attr:`output`."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        environment = (
-            clean
-            | ({"PYTHONPATH": str(ROOT)} if command is OURS else {})
-            | {"TMPDIR": str(self.folder), "COLUMNS": "150"}
-        )
-        with self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*command, "demo", *arguments],
-                cwd=self.folder,
-                env=environment
-                | {"TERM": "xterm-256color", "COUNTERMAND_DATABASE_URL": "sqlite:///of-somebody-else.db"}
-                | {**settings},
-                stdin=subprocess.DEVNULL,
-                stdout=output if stdout is None else stdout,
-                stderr=subprocess.PIPE,
-            )
-        return self._process
-
-    def until_printed(self, text: str) -> None:
-        until(lambda: text in self.output.read_text(), seconds=90, what=repr(text))
-
-    def children(self) -> list[psutil.Process]:
-        """What still works in its folder, whoever's child it is by now."""
-        return [process for process in psutil.process_iter(["cwd"]) if self._is_inside(process.info["cwd"])]
-
-    def _is_inside(self, cwd: str | None) -> bool:
-        return cwd is not None and Path(cwd).is_relative_to(self.folder)
-
-    def leavings(self) -> set[str]:
-        """What it left in the temporary folder."""
-        return {path.name for path in self.folder.iterdir()} - self._before
-
-    def close(self) -> None:
-        for process in self.children():
-            process.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 @pytest.fixture
 def demo() -> Iterator[Demo]:
-    made = Demo(Path(tempfile.mkdtemp(prefix="cm-")))
-    yield made
-    made.close()
-
-
-def interrupt(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
-    """Signal it, and answer how it ended and what it said."""
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
-    return process.returncode, said.decode()
-
-
-def job_of(told: dict[str, Any], name: str) -> dict[str, Any]:
-    (job,) = (job for job in told["jobs"] if job["name"] == name)
-    assert isinstance(job, dict)
-    return job
-
-
-def receipt_of(told: dict[str, Any], name: str) -> dict[str, Any]:
-    receipt: dict[str, Any] = job_of(told, name)["receipt"]
-    return receipt
-
-
-def fates_of(told: dict[str, Any]) -> dict[str, tuple[str, str, str | None]]:
-    return {job["name"]: (job["type"], job["state"], job["outcome"]) for job in told["jobs"]}
+    with Demo.in_own_folder() as made:
+        yield made
 
 
 def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_in_a_double_of_snowflake(
@@ -229,8 +142,8 @@ def test_elsewhere_it_prints_a_line_for_each_change_and_an_interrupt_clears_ever
 
 def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said(demo: Demo) -> None:
     process = demo.start("--json")
-    until(lambda: victim_of(demo) is not None, what="the canceller")
-    victim = victim_of(demo)
+    until(lambda: demo.victim() is not None, what="the canceller")
+    victim = demo.victim()
     assert victim is not None
     victim.kill()
 
@@ -246,12 +159,3 @@ def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said
     }
     assert list(Path(folder).parent.iterdir()) == [Path(folder)]
     assert demo.children() == []
-
-
-def victim_of(demo: Demo) -> psutil.Process | None:
-    """The demo's canceller."""
-    for process in demo.children():
-        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
-            if process.cmdline()[-1:] == ["worker"]:
-                return process
-    return None

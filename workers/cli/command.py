@@ -125,7 +125,7 @@ def build_app() -> typer.Typer:
     app.command(epilog=f"Example: countermand executor --data-plane local --data-folder ./executor-1. {REMOTE}")(
         executor
     )
-    app.command(epilog="Example: countermand demo --json")(demo)
+    app.command(epilog="Example: countermand demo --json. On Spark: countermand demo --spark")(demo)
     return app
 
 

@@ -19,17 +19,33 @@ if TYPE_CHECKING:
 def demo(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False,
+    spark: Annotated[
+        bool, typer.Option("--spark", help="On Spark instead: a shared and a dedicated cluster, started here.")
+    ] = False,
 ) -> None:
     """Show jobs meeting their fates, with real processes and real SQL. Exits 0 only if each is as it must be.
 
     Two of nine run in Snowflake: in a double of it where no account is configured, and where this is a checkout.
+    With --spark eleven run on Spark, in about two minutes: that needs the whole pyspark, and Java 17 or newer.
     """
     from config.logging import configure_logging
+    from workers.demo.programme import programme_at, programme_on_spark
     from workers.demo.show import show
 
-    venue = venue_of(context.obj.settings())
+    if spark:
+        need_spark()
+    programme = programme_on_spark() if spark else programme_at(venue_of(context.obj.settings()))
     configure_logging("warning")
-    raise typer.Exit(show(_prepare_demo, venue, as_json=as_json))
+    raise typer.Exit(show(_prepare_demo, programme, as_json=as_json))
+
+
+def need_spark() -> None:
+    """Refused where there is no Spark with its servers, or no Java for it."""
+    from workers.demo.java import need_java
+    from workers.demo.spark_local import spark_home
+
+    spark_home()
+    need_java()
 
 
 def _prepare_demo(database_url: str) -> "TokenMaker":

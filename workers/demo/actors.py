@@ -118,9 +118,9 @@ class Member(NamedTuple):
     cpu_seconds: float
 
 
-def end_group(group: int) -> None:
+def end_group(group: int, *, seconds: float = GONE_WITHIN_SECONDS) -> None:
     """Kill what is left of it, and see it gone; of zombies nothing is left but their numbers."""
-    deadline = time.monotonic() + GONE_WITHIN_SECONDS
+    deadline = time.monotonic() + seconds
     while any(not member.state.startswith("Z") for member in members(group)) and time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from control_plane.errors import NotCancellable
-from control_plane.jobs import Job, JobType, Outcome, Waiting
+from control_plane.jobs import ExecutionCluster, Job, JobType, Outcome, Waiting
 from control_plane.lifecycle import TERMINAL, JobState
 from workers.demo.example import long_view, short_view
 
@@ -34,6 +34,7 @@ class Part:
     plot: str
     play: "Callable[[Stage, Part], Awaitable[None]]"
     plane: str = "main"
+    cluster: ExecutionCluster | None = None  #: of a plane that has some
     type: JobType = JobType.MATERIALIZE_VIEW
     input: dict[str, Any] = field(default_factory=long_view)
     expected_state: JobState = JobState.CANCELLED
@@ -43,6 +44,16 @@ class Part:
     job: Job | None = None
     note: str = ""
     missed: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where its work uses the CPU: a cluster, or the plane's executor; what shares one plays at the same time."""
+        return self.plane if self.cluster is None else self.cluster.value
+
+    @property
+    def executor(self) -> str:
+        """The executor that claims it: each cluster of a plane has one of its own."""
+        return self.plane if self.cluster is None else f"{self.plane}-{self.cluster.value}"
 
     @property
     def now(self) -> Job:
@@ -130,7 +141,7 @@ async def ask_for_what_cannot_be(stage: "Stage", part: Part) -> None:
 
 async def kill_the_executor(stage: "Stage", part: Part) -> None:
     """Silence is no evidence: only the restarted executor, holding its folder, can say that nothing is left."""
-    executor = stage.executors[part.plane]
+    executor = stage.executors[part.executor]
     executor.kill()
     part.note = "its executor was killed with SIGKILL"
     stage.request(part, "the executor hangs")

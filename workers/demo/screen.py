@@ -10,8 +10,9 @@ from rich.text import Text
 
 from control_plane.jobs import Job, Receipt
 from control_plane.lifecycle import JobState
+from workers.demo.loads import Load
 from workers.demo.parts import Part, has_ended
-from workers.demo.stage import Load, Stage
+from workers.demo.stage import Stage
 
 STYLES = {
     JobState.PENDING: "dim",
@@ -24,7 +25,10 @@ STYLES = {
 
 
 class Screen(Protocol):
-    """Shows the stage while it plays."""
+    """Shows the stage while it plays, and before that what is waited for."""
+
+    def say(self, text: str) -> None:
+        """Show what is waited for."""
 
     def show(self, stage: Stage) -> None:
         """Show it as it is now."""
@@ -35,6 +39,9 @@ class Screen(Protocol):
 
 class Silence:
     """For ``--json``: nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
 
     def show(self, stage: Stage) -> None:
         """Nothing."""
@@ -50,6 +57,10 @@ class LiveTable:
         self._live = Live(console=console, auto_refresh=False)
         self._live.start()
 
+    def say(self, text: str) -> None:
+        """Above the table."""
+        self._live.console.print(text, soft_wrap=True, highlight=False)
+
     def show(self, stage: Stage) -> None:
         self._live.update(Group(_table(stage), *cpu_lines(stage)), refresh=True)
 
@@ -62,16 +73,23 @@ class PlainLines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._began_at = time.monotonic()
         self._told: dict[str, str] = {}
+
+    def say(self, text: str) -> None:
+        """As one more line."""
+        self._print(text)
 
     def show(self, stage: Stage) -> None:
         for part in stage.parts:
-            line = f"{part.name:17} {progress(part)}" + (f" - {part.note}" if part.note else "")
+            line = f"{part.name:{_width(stage)}} {progress(part)}" + (f" - {part.note}" if part.note else "")
             if self._told.get(part.name) != line:
                 self._told[part.name] = line
-                self._console.print(
-                    f"{time.monotonic() - stage.began_at:5.1f} s  {line}", soft_wrap=True, highlight=False
-                )
+                self._print(line)
+
+    def _print(self, line: str) -> None:
+        seconds = time.monotonic() - self._began_at
+        self._console.print(f"{seconds:5.1f} s  {line}", soft_wrap=True, highlight=False)
 
     def close(self) -> None:
         """Nothing: every line stands."""
@@ -131,7 +149,7 @@ def request_to_ended_ms(job: Job) -> float | None:
 
 
 def cpu_lines(stage: Stage) -> list[str]:
-    """The CPU of each executor and of the double, as far as it was measured; an account's is out of sight."""
+    """The CPU of each executor, of the double and of Spark, as far as measured; an account's is out of sight."""
     return [f"CPU of {load.of:16} {_percents(load)}" for load in stage.loads.values() if load.running is not None]
 
 
@@ -140,14 +158,14 @@ def _percents(load: Load) -> str:
     return ", ".join(f"{when} {percent:.0f}%" for when, percent in told.items() if percent is not None) + " of a core"
 
 
-def receipt_line(part: Part) -> str:
+def receipt_line(part: Part, stage: Stage) -> str:
     """The receipt, or what stands in its place, in a line."""
-    job = part.now
+    job, name = part.now, f"{part.name:{_width(stage)}}"
     if part.missed is not None:
-        return f"{part.name:17} MISSED: {part.missed}"
+        return f"{name} MISSED: {part.missed}"
     if job.receipt is None:
-        return f"{part.name:17} {job.state.value}, without a receipt: {part.note}"
-    return f"{part.name:17} {job.state.value} {_proof(job.receipt)}, {_since_request(job)} after the request"
+        return f"{name} {job.state.value}, without a receipt: {part.note}"
+    return f"{name} {job.state.value} {_proof(job.receipt)}, {_since_request(job)} after the request"
 
 
 def _proof(receipt: Receipt) -> str:
@@ -164,4 +182,11 @@ def verdict(stage: Stage) -> str:
     met = sum(part.has_met_its_fate for part in stage.parts)
     if met < len(stage.parts):
         return f"{met} of {len(stage.parts)} jobs met their fates."
-    return f"All {met} jobs met their fates; readers find {stage.published} rows of the one that was completed."
+    found = [f"{rows} rows of {name}" for name, rows in stage.published.items()]
+    if len(found) == 1:
+        found = [f"{rows} rows of the one that was completed" for rows in stage.published.values()]
+    return f"All {met} jobs met their fates; readers find {' and '.join(found)}."
+
+
+def _width(stage: Stage) -> int:
+    return max(len(part.name) for part in stage.parts)

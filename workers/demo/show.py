@@ -13,13 +13,12 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from workers.demo.parts import Part, parts
+from workers.demo.loads import Load
+from workers.demo.parts import Part
+from workers.demo.programme import Programme
 from workers.demo.screen import cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
-from workers.demo.snowflake import snowflake_parts
 from workers.demo.stage import LOGS, Stage, TokenMaker
-from workers.demo.venue import Venue
 
-PLAY_WITHIN_SECONDS = 58.0
 EXIT_MISSED = 1
 EXIT_INTERRUPTED = 130
 ENDING = (signal.SIGTERM, signal.SIGHUP)  #: everything is cleared away then, as after an interrupt
@@ -28,13 +27,13 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)  #: everything is cleared away then, as
 Prepare = Callable[[str], TokenMaker]
 
 
-def show(prepare: Prepare, venue: Venue, *, as_json: bool) -> int:
-    """Play all fates for which there is a place; answers the exit code."""
+def show(prepare: Prepare, programme: Programme, *, as_json: bool) -> int:
+    """Play all fates that are on the programme; answers the exit code."""
     for number in ENDING:
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="countermand-demo-"))
     try:
-        missed = _perform(folder, prepare, venue, as_json=as_json)
+        missed = _perform(folder, prepare, programme, as_json=as_json)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _clear_away(folder)
         sys.stderr.write("countermand demo: interrupted; its processes were ended and its folder removed\n")
@@ -61,13 +60,13 @@ def _clear_away(folder: Path, *, but_logs: bool = False) -> None:
     sys.stderr.write(f"countermand demo: the logs of its processes are in {folder / LOGS}\n")
 
 
-def _perform(folder: Path, prepare: Prepare, venue: Venue, *, as_json: bool) -> list[Part]:
+def _perform(folder: Path, prepare: Prepare, programme: Programme, *, as_json: bool) -> list[Part]:
     console, database_url = Console(markup=False), f"sqlite:///{folder / 'countermand.db'}"
     make_token = prepare(database_url)
     if not as_json:
-        console.print(venue.told, soft_wrap=True, highlight=False)
+        console.print(programme.told, soft_wrap=True, highlight=False)
     screen = open_screen(console, silent=as_json)
-    stage = Stage(folder, database_url, make_token, [*parts(), *snowflake_parts(venue.kind)], venue, screen.show)
+    stage = Stage(folder, database_url, make_token, programme, screen)
     try:
         stage.set_up()
         asyncio.run(_play(stage))
@@ -79,16 +78,16 @@ def _perform(folder: Path, prepare: Prepare, venue: Venue, *, as_json: bool) -> 
 
 
 async def _play(stage: Stage) -> None:
-    playing = asyncio.ensure_future(stage.play())
+    playing, seconds = asyncio.ensure_future(stage.play()), stage.programme.patience.play_seconds
     for number in ENDING:
         asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
     try:
-        async with asyncio.timeout(PLAY_WITHIN_SECONDS):
+        async with asyncio.timeout(seconds):
             await playing
     except TimeoutError:
         for part in stage.parts:
             if not part.has_met_its_fate:
-                part.tell_missed(f"the demo was not over within {PLAY_WITHIN_SECONDS:g} s")
+                part.tell_missed(f"the demo was not over within {seconds:g} s")
 
 
 # --- telling -------------------------------------------------------------------------------------------------------
@@ -97,15 +96,16 @@ async def _play(stage: Stage) -> None:
 def _tell(console: Console, stage: Stage) -> None:
     console.print()
     for part in stage.parts:
-        console.print(receipt_line(part), soft_wrap=True, highlight=False)
+        console.print(receipt_line(part, stage), soft_wrap=True, highlight=False)
     for line in (*cpu_lines(stage), verdict(stage)):
         console.print(line, soft_wrap=True, highlight=False)
 
 
 def _tell_json(stage: Stage) -> None:
     document = {
-        "snowflake": stage.venue.kind,
+        **stage.programme.place,
         "jobs": [_told(part) for part in stage.parts],
+        "cpu": [_told_load(load) for load in stage.loads.values()],
         "ok": all(part.has_met_its_fate for part in stage.parts),
     }
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -122,3 +122,9 @@ def _told(part: Part) -> dict[str, Any]:
         "request_to_ended_ms": request_to_ended_ms(job),
         "receipt": msgspec.to_builtins(job.receipt),
     }
+
+
+def _told_load(load: Load) -> dict[str, Any]:
+    """In percent of a core; null where it was not measured."""
+    moments = {"running": load.running, "told_to_stop": load.told_to_stop, "after": load.after}
+    return {"of": load.of} | {moment: percent and round(percent, 1) for moment, percent in moments.items()}

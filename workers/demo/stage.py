@@ -3,16 +3,15 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
 from control_plane.client import Client
 from control_plane.errors import ControlPlaneUnavailable
-from control_plane.jobs import Job
+from control_plane.jobs import ExecutionCluster, Job
 from control_plane.lifecycle import JobState
 from control_plane.planes import Platform
 from control_plane.wire import DataPlaneSubmission, JobSubmission, PlatformObject
@@ -20,16 +19,16 @@ from workers.demo.actors import Actor, stop_all
 from workers.demo.double import Double
 from workers.demo.example import load, published_rows
 from workers.demo.liar import IGNORE_STOP
+from workers.demo.loads import Load, measure, measure_after
 from workers.demo.parts import OWNER, PASSER_BY, Condition, MissedError, Part, has_ended
+from workers.demo.programme import Programme
 from workers.demo.snowflake import PLANE
-from workers.demo.venue import DOUBLE, Venue, VenueKind
+from workers.demo.spark import Clusters
+from workers.demo.venue import DOUBLE, VenueKind
 
 LOGS = "logs"
 LOOK_EVERY_SECONDS = 0.1
-SEE_WITHIN_SECONDS = 40.0
-BEGIN_WITHIN_SECONDS = 30.0
 LISTEN_WITHIN_SECONDS = 20.0
-MEASURE_SECONDS = 1.5
 #: Quick, so that the demo is: by default a worker looks once a second, and an executor lets runs end by themselves.
 SETTINGS = {
     "COUNTERMAND_WORKER__POLL_SECONDS": "0.2",
@@ -39,6 +38,8 @@ SETTINGS = {
     "COUNTERMAND_EXECUTOR__THREADS": "1",
     "COUNTERMAND_LOG_FORMAT": "json",
 }
+#: Each application is two Javas: the machine has to start all those that are there at a time.
+SPARK_SETTINGS = {"COUNTERMAND_EXECUTOR__SLOTS": "2"}
 #: In an account, a query that even a demo killed at once leaves behind ends by itself, and no call takes long.
 SNOWFLAKE_SETTINGS = {
     "COUNTERMAND_SNOWFLAKE__STATEMENT_TIMEOUT_SECONDS": "120",
@@ -47,15 +48,14 @@ SNOWFLAKE_SETTINGS = {
 }
 
 
-@dataclass
-class Load:
-    """The CPU of what computes for a plane, in percent of a core, at the moments when it was measured."""
+class Audience(Protocol):
+    """Whoever is shown the stage."""
 
-    of: str
-    actor: Actor
-    running: float | None = None
-    told_to_stop: float | None = None  #: while it ran on all the same
-    after: float | None = None
+    def say(self, text: str) -> None:
+        """Hear what is waited for."""
+
+    def show(self, stage: "Stage") -> None:
+        """See it as it is now."""
 
 
 class TokenMaker(Protocol):
@@ -71,7 +71,7 @@ class Stage:
     Only the control plane knows of the database: executors and the canceller reach out to it, as they would from
     another network.
 
-    *venue* is where its Snowflake plane is. *on_look* is called after every look. Whoever made it closes it.
+    The *audience* is shown it after every look. Whoever made it closes it.
     """
 
     def __init__(
@@ -79,27 +79,27 @@ class Stage:
         folder: Path,
         database_url: str,
         make_token: TokenMaker,
-        parts: Sequence[Part],
-        venue: Venue,
-        on_look: Callable[["Stage"], None],
+        programme: Programme,
+        audience: Audience,
     ) -> None:
-        self.began_at = time.monotonic()
-        self.parts = parts
-        self.venue = venue
+        self.programme = programme
+        self.parts: Sequence[Part] = programme.parts
         self.executors: dict[str, Actor] = {}
         self.loads: dict[str, Load] = {}
-        self.published: int | None = None
+        self.published: dict[str, int] = {}  #: rows, by the job that made them
         self._folder = folder
         self._logs = folder / LOGS
         self._make_token = make_token
         self._users: dict[str, Client] = {}
         self._actors: list[Actor] = []  #: in the order in which they were made
-        self._on_look = on_look
+        self._audience = audience
         self._planes: dict[str, UUID] = {}
         self._environment = _without_settings(os.environ) | SETTINGS | {"XDG_CONFIG_HOME": str(folder)}
         serve = ["workers", "serve", "--port", "0"]
         self._server = self._actor("server", serve, COUNTERMAND_DATABASE_URL=database_url)
-        self._double = Double(self._actor("double", [DOUBLE])) if venue.kind is VenueKind.DOUBLE else None
+        has_double = programme.venue is not None and programme.venue.kind is VenueKind.DOUBLE
+        self._double = Double(self._actor("double", [DOUBLE])) if has_double else None
+        self._clusters = Clusters(folder) if programme.on_spark else None
 
     # --- setting up
 
@@ -107,15 +107,20 @@ class Stage:
         """The control plane, planes, data, and the jobs; nobody runs any, or cancels, yet."""
         self._logs.mkdir()
         signing_in = {**self._open(), **SNOWFLAKE_SETTINGS}
+        if self._clusters is not None:
+            self._clusters.start(self._audience.say)
         for name in dict.fromkeys(part.plane for part in self.parts):
-            if name == PLANE:
+            if self._clusters is not None:
+                self._set_up_clusters(name, self._clusters)
+            elif name == PLANE:
                 self._set_up_plane(name, Platform.SNOWFLAKE, **signing_in)
             else:
                 load(self._folder / name)
                 self._set_up_plane(name, Platform.NARRATIVE)
         self._actor("canceller", ["workers", "--config", str(self._canceller_settings()), "worker"], **signing_in)
         for part in self.parts:
-            submission = JobSubmission(self._planes[part.plane], part.type, part.input)
+            plane = self._planes[part.plane]
+            submission = JobSubmission(plane, part.type, part.input, execution_cluster=part.cluster)
             part.job = self._users[OWNER].submit_job(submission)
 
     def _open(self) -> Mapping[str, str]:
@@ -129,7 +134,7 @@ class Stage:
         for name in (OWNER, PASSER_BY):
             self._users[name] = Client(url, self._make_token(name))
         if self._double is None:
-            return self.venue.variables
+            return self.programme.venue.variables if self.programme.venue is not None else {}
         return self._double.open(self._await_address(self._double.actor))
 
     def _await_address(self, actor: Actor) -> dict[str, Any]:
@@ -144,8 +149,7 @@ class Stage:
         return address
 
     def _set_up_plane(self, name: str, platform: Platform, **variables: str) -> None:
-        submission = DataPlaneSubmission(display_name=name, platform=PlatformObject(platform))
-        plane = self._planes[name] = self._users[OWNER].create_data_plane(submission).data_plane_id
+        plane = self._make_plane(DataPlaneSubmission(display_name=name, platform=PlatformObject(platform)))
         executor = self._executor(name, COUNTERMAND_TOKEN=self._make_token(f"executor {name}", plane), **variables)
         self.executors[name] = executor
         if platform is not Platform.SNOWFLAKE:
@@ -153,19 +157,57 @@ class Stage:
         elif self._double is not None:
             self.loads[name] = Load("the double", self._double.actor)
 
+    def _set_up_clusters(self, name: str, clusters: Clusters) -> None:
+        """A plane with both clusters, its data, and an executor for each of them."""
+        clusters.prepare(name)
+        submission = DataPlaneSubmission(
+            display_name=name,
+            platform=PlatformObject(Platform.NARRATIVE),
+            execution_clusters=[*ExecutionCluster],
+        )
+        plane = self._make_plane(submission)
+        for cluster in ExecutionCluster:
+            executor, folder = f"{name}-{cluster.value}", self._folder / f"{name}-{cluster.value}"
+            self.executors[executor] = self._actor(
+                executor,
+                ["workers", "executor", "--data-plane", name, "--data-folder", str(folder)],
+                COUNTERMAND_TOKEN=self._make_token(f"executor {executor}", plane),
+                **SPARK_SETTINGS,
+                **clusters.executor_variables(name, cluster),
+            )
+        self.loads["shared"] = Load("the Connect server", clusters.connect)
+        self.loads["dedicated"] = Load("the applications", clusters.standalone)
+
+    def _make_plane(self, submission: DataPlaneSubmission) -> UUID:
+        plane = self._users[OWNER].create_data_plane(submission).data_plane_id
+        self._planes[submission.display_name] = plane
+        return plane
+
     def _canceller_settings(self) -> Path:
         """One canceller serves all planes, each by a token of its own."""
         tokens = {name: self._make_token(f"canceller {name}", plane) for name, plane in self._planes.items()}
         file = self._folder / "canceller.toml"
         file.touch(mode=0o600)
-        file.write_text("".join(f'[worker.planes.{name}]\ntoken = "{token}"\n' for name, token in tokens.items()))
+        file.write_text("".join(self._section(name, token) for name, token in tokens.items()))
         return file
+
+    def _section(self, plane: str, token: str) -> str:
+        """What the canceller is told of a plane: its token and, where it has any, how its clusters are reached."""
+        section = f'[worker.planes.{plane}]\ntoken = "{token}"\n'
+        if self._clusters is None:
+            return section
+        told = self._clusters.settings(plane, *ExecutionCluster)
+        return section + "".join([f"[worker.planes.{plane}.spark]\n", *(f'{k} = "{v}"\n' for k, v in told.items())])
 
     def close(self) -> None:
         """End every process that still runs."""
         for client in self._users.values():
             client.close()
-        self._stop_actors()
+        try:
+            self._stop_actors()
+        finally:
+            if self._clusters is not None:
+                self._clusters.stop(self._logs)
 
     def _stop_actors(self) -> None:
         """The double last: executors stop there what still runs, and sign out."""
@@ -190,26 +232,38 @@ class Stage:
     # --- playing
 
     async def play(self) -> None:
-        """Every part, each from its own moment on; what goes wrong with one is its own. Then every process is ended."""
+        """Every act, the one after the other. Then every process is ended."""
         before = [part for part in self.parts if part.begins_at is None]
         await asyncio.gather(*(self._attempt(part) for part in before))
         with self._processes():
             watching = asyncio.create_task(self._watch())
             try:
-                await self._see_all_at_work()
-                await self._measure("running", self.loads.values())
-                await asyncio.gather(*(self._attempt(part) for part in self.parts if part not in before))
-                await self._measure("after", self.loads.values())
+                for cluster in dict.fromkeys(part.cluster for part in self.parts):
+                    await self._play_act([part for part in self.parts if part.cluster is cluster])
             finally:
                 watching.cancel()
             self._look_at_all()
         self._look_for_the_published()
 
+    async def _play_act(self, parts: Sequence[Part]) -> None:
+        """Every part of one cluster, or where there are none; each from its own moment on; what goes wrong is its own.
+
+        Clusters are not played at once: a machine with two cores would be seen to start Javas for minutes.
+        """
+        for name in dict.fromkeys(part.executor for part in parts):
+            self.executors[name].start()
+        loads = [self.loads[place] for place in dict.fromkeys(part.place for part in parts) if place in self.loads]
+        await self._see_all_at_work(parts)
+        await measure("running", loads)
+        await asyncio.gather(*(self._attempt(part) for part in parts if part.begins_at is not None))
+        await measure_after(loads)
+
     @contextmanager
     def _processes(self) -> Iterator[None]:
+        """All but the executors, which are started with their act."""
         try:
             for actor in self._actors:
-                if not actor.was_started:
+                if not actor.was_started and actor not in self.executors.values():
                     actor.start()
             yield
         finally:
@@ -223,21 +277,29 @@ class Stage:
         except MissedError as missed:
             part.tell_missed(str(missed))
 
-    async def _see_all_at_work(self) -> None:
-        for part in self.parts:
+    async def _see_all_at_work(self, parts: Sequence[Part]) -> None:
+        for part in parts:
             try:
                 if part.is_long:
-                    await self.see(part, _is_at_work, "that it runs", seconds=BEGIN_WITHIN_SECONDS)
+                    await self.see(
+                        part, self.computes(part), "that it runs", seconds=self.programme.patience.begin_seconds
+                    )
             except MissedError as missed:
                 part.tell_missed(str(missed))
 
     def _look_for_the_published(self) -> None:
-        """Whoever is completed is published: readers find it in the plane's own database."""
+        """Whoever is completed is published: readers find it in the plane's own database, or its warehouse."""
         for part in self.parts:
             if part.expected_state is JobState.COMPLETED:
-                self.published = published_rows(self._folder / part.plane)
-                if not self.published:
+                if rows := self._published_rows(part):
+                    self.published[part.name] = rows
+                else:
                     part.tell_missed("readers do not find what it made")
+
+    def _published_rows(self, part: Part) -> int | None:
+        if self._clusters is not None:
+            return self._clusters.published_rows(part)
+        return published_rows(self._folder / part.plane)
 
     # --- what a part may do
 
@@ -246,8 +308,17 @@ class Stage:
         part.job = self._users[by].request_cancellation(part.now.job_id, reason)
         return part.job
 
-    async def see(self, part: Part, condition: Condition, what: str, *, seconds: float = SEE_WITHIN_SECONDS) -> None:
+    def computes(self, part: Part) -> Condition:
+        """Its run is known, and on Spark has come so far that tasks of it run."""
+
+        def condition(job: Job) -> bool:
+            return _is_at_work(job) and (self._clusters is None or self._clusters.is_computing(part))
+
+        return condition
+
+    async def see(self, part: Part, condition: Condition, what: str, *, seconds: float | None = None) -> None:
         """Look until it is so. Raises MissedError when it cannot be any more, or a process ends by itself."""
+        seconds = self.programme.patience.see_seconds if seconds is None else seconds
         deadline = time.monotonic() + seconds
         while not condition(self.look(part)):
             self._refuse_dead_actors(part)
@@ -270,7 +341,7 @@ class Stage:
 
     async def measure_lie(self, part: Part) -> None:
         """What it uses although it was told to stop."""
-        await self._measure("told_to_stop", [self.loads[part.plane]])
+        await measure("told_to_stop", [self.loads[part.place]])
 
     def lift_fault(self, part: Part) -> None:
         """From now on its engine does as it is told."""
@@ -294,21 +365,14 @@ class Stage:
         seen = {job.job_id: job for job in self._users[OWNER].list_jobs().records}
         for part in self.parts:
             part.job = seen[part.now.job_id]
-        self._on_look(self)
+        self._audience.show(self)
 
     def _refuse_dead_actors(self, part: Part) -> None:
-        """All but the executors of other planes, whose jobs that is the end of."""
-        others = [executor for plane, executor in self.executors.items() if plane != part.plane]
+        """All but the executors of others, whose jobs that is the end of."""
+        others = [executor for name, executor in self.executors.items() if name != part.executor]
         for actor in self._actors:
             if actor not in others and (ended := actor.unexpected_end()):
                 raise MissedError(ended)
-
-    async def _measure(self, moment: str, loads: Iterable[Load]) -> None:
-        began_at, used = time.monotonic(), [(each, each.actor.cpu_seconds()) for each in loads]
-        await asyncio.sleep(MEASURE_SECONDS)
-        elapsed = time.monotonic() - began_at
-        for measured, seconds in used:
-            setattr(measured, moment, (measured.actor.cpu_seconds() - seconds) / elapsed * 100)
 
 
 def _is_at_work(job: Job) -> bool:
