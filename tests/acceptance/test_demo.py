@@ -54,7 +54,7 @@ def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_
 
     assert (process.returncode, said.decode()) == (0, "")
     told = json.loads(demo.output.read_text())  # the whole of stdout, and nothing else
-    assert list(told) == ["snowflake", "jobs", "ok"]
+    assert list(told) == ["snowflake", "jobs", "cpu", "ok"]
     assert (told["snowflake"], told["ok"]) == ("double", True)
     assert [list(job) for job in told["jobs"]] == [KEYS] * 9
     assert fates_of(told) == FATES | FATES_IN_SNOWFLAKE
@@ -73,6 +73,10 @@ def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_
     assert (lies["engine"], lies["rung"]) == ("snowflake", "insist")
     assert "000604" in running["engine_status"]
     assert job_of(told, "snowflake_lies")["request_to_ended_ms"] > LIE_MS
+    by_load = {load["of"]: load for load in told["cpu"]}
+    assert set(by_load) == {"executor main", "executor killed", "executor liar", "the double"}
+    assert by_load["executor main"]["running"] > 20 > by_load["executor main"]["after"]
+    assert by_load["executor liar"]["told_to_stop"] > 20
     assert demo.children() == []
     assert demo.leavings() == set()
     assert took < 60

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ for argument; do
   shift
   [ "$argument" = {absent} ] || set -- "$@" "$argument"
 done
-exec '{java}' "$@"
+exec {java} "$@"
 """
 
 
@@ -65,7 +66,7 @@ def wrapped(home: Path, folder: Path) -> Path:
     java = folder / "bin" / "java"
     if not java.exists():
         java.parent.mkdir(parents=True, exist_ok=True)
-        java.write_text(WRAPPER.format(absent=ABSENT_MODULE, java=home / "bin" / "java"))
+        java.write_text(WRAPPER.format(absent=ABSENT_MODULE, java=shlex.quote(str(home / "bin" / "java"))))
         java.chmod(0o755)
     return folder
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
 MAIN, KILLED = "main", "killed"
 RUNS_ON_SECONDS = 2.0
+WORKER_TIMEOUT_SECONDS = "600"  #: a machine that was asleep has not lost its applications
 #: What each cluster's finished job makes: the other's is beside it.
 MADE = {SHARED: 6404, DEDICATED: 6405}
 BEGUN = b'"SparkListenerJobStart"'
@@ -59,7 +60,7 @@ class Clusters:
         """Start all at once, and return when they answer. Raises EngineUnavailable."""
         version = java_version(java_home(self.standalone.folder))
         say(f"Spark {SPARK_VERSION} on Java {version}: compiling the catalogue, and starting a standalone master …")
-        self.standalone.begin_master()
+        self.standalone.begin_master(spark__worker__timeout=WORKER_TIMEOUT_SECONDS)
         self.connect.catalog()
         self.connect.begin()
         say("Starting a Spark Connect server for the shared cluster …")

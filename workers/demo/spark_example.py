@@ -1,7 +1,7 @@
 """The reference page's own example on Spark: the data that it reads, and the catalogue by which Spark finds them.
 
-As on the embedded engine the data exist only while they are read: ``ds_6402`` keeps two cores busy for an hour,
-``ds_6403`` for a moment.
+As on the embedded engine the data exist only while they are read: ``ds_6402`` keeps each core that Spark gives
+it (``spark.sql.leafNodeDefaultParallelism``) busy for an hour, ``ds_6403`` for a moment.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ SELECT named_struct('value', concat('maid-', pmod(h, 8))) AS mobile_id_unique_id
        named_struct('latitude', CAST(40 + pmod(h DIV 13, 2) AS DOUBLE),
                     'longitude', CAST(-74 - pmod(h DIV 17, 2) AS DOUBLE)) AS geographic_location,
        timestampadd(MINUTE, pmod(h DIV 19, 500000), TIMESTAMP '2024-01-01 00:00:00') AS event_timestamp
-FROM (SELECT xxhash64(id) DIV {rarity} AS h FROM range(0, {rows}, 1, 2) WHERE xxhash64(id) % {rarity} = 0)
+FROM (SELECT xxhash64(id) DIV {rarity} AS h FROM range(0, {rows}) WHERE xxhash64(id) % {rarity} = 0)
 """
 
 
