@@ -41,4 +41,4 @@ def programme_at(venue: Venue) -> Programme:
 def programme_on_spark() -> Programme:
     """The five on each cluster, and the delivery; an application needs a dozen seconds until it computes."""
     told = "The jobs run on Spark: on a shared cluster (Connect), then on a dedicated one (standalone), started here."
-    return Programme(told, {"spark": SPARK_VERSION}, spark_parts(), Patience(300.0, 300.0, 900.0), on_spark=True)
+    return Programme(told, {"spark": SPARK_VERSION}, spark_parts(), Patience(600.0, 300.0, 900.0), on_spark=True)
