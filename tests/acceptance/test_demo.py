@@ -75,8 +75,8 @@ def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_
     assert job_of(told, "snowflake_lies")["request_to_ended_ms"] > LIE_MS
     by_load = {load["of"]: load for load in told["cpu"]}
     assert set(by_load) == {"executor main", "executor killed", "executor liar", "the double"}
-    assert by_load["executor main"]["running"] > 20 > by_load["executor main"]["after"]
-    assert by_load["executor liar"]["told_to_stop"] > 20
+    assert by_load["executor main"]["running"] > 5 > by_load["executor main"]["after"]
+    assert by_load["executor liar"]["told_to_stop"] > 5
     assert demo.children() == []
     assert demo.leavings() == set()
     assert took < 60
