@@ -17,14 +17,16 @@ from msgspec import structs
 
 from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
 from adapters.narrative.spark_connect_drill import drill
-from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError, answered
+from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError
+from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line
-from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, Server, Session, is_uuid, session_of
+from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, Server, is_uuid, session_of
 from adapters.narrative.spark_connect_sessions import Sessions, gone
 from adapters.narrative.spark_connect_ui import Sight, Ui
 from adapters.narrative.spark_connect_words import (
     STATUSES,
     UNKNOWN,
+    is_gone,
     looked_at,
     operation_named,
     wants_a_look,
@@ -40,9 +42,11 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 AT_ONCE = 50  #: calls under way together
-PATIENCE_SECONDS = 2.0  #: given to what is interrupted, before its session is ended under it
 OPTIONS = ("server", "user", "ui_url", "warehouse")
 NO_UI = Trouble(Waiting.HANDLE_UNKNOWN, "what runs on a Connect server its web UI alone tells; does ui_url answer?")
+UI_ANSWERS = "and its web UI shows its tasks"
+UI_SILENT = "but at ui_url its web UI does not answer for it"
+NO_UI_URL = "but without ui_url its word alone is believed, and what overlooks an interrupt cannot be stopped"
 HOW_NAMED = "work that was started elsewhere is named <user>/<session>/<operation>"
 
 
@@ -71,6 +75,7 @@ class SparkConnectAdapter:
         self._line = Line(server, user=user, timeout_seconds=timeout_seconds)
         self._sessions = Sessions(self._line)
         self._ui = Ui(ui_url, timeout_seconds=timeout_seconds) if ui_url else None
+        self._ladder = Ladder(self._line, self._ui)
         self._outputs = outputs
         self._prefix = f"countermand:{installation}:{data_plane_id}:"
         self._timeout_seconds = timeout_seconds
@@ -122,7 +127,7 @@ class SparkConnectAdapter:
         here = await self._line.identity()
         asked = [run for run in runs if run.handle.incarnation == here.incarnation]
         seen = [run for run in await self._each(asked, lambda run: self._see(run, here)) if run is not None]
-        sight = await self._sight(here) if any(map(wants_a_look, seen)) else None
+        sight = await self._sight(here, unfinished=any(map(is_gone, seen))) if any(map(wants_a_look, seen)) else None
         await self._line.still_in(here.incarnation)
         return {run.handle: looked_at(run, sight, here.user) if sight else run for run in seen}
 
@@ -145,12 +150,17 @@ class SparkConnectAdapter:
         pairs = list(zip(works, listings, strict=True))
         if not any(self._wants_a_look(work, listing, here) for work, listing in pairs):
             return list(listings)
-        sight = await self._sight(here)
+        unfinished = any(self._may_be_unfinished(work, listing, here) for work, listing in pairs)
+        sight = await self._sight(here, unfinished=unfinished)
         return [self._as_seen(work, listing, sight, here) if sight else listing for work, listing in pairs]
 
     def _wants_a_look(self, work: Work, listing: Listing, here: Identity) -> bool:
         """Also where nothing ran when the session was ended: something may have begun in between."""
         return any(map(wants_a_look, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
+
+    def _may_be_unfinished(self, work: Work, listing: Listing, here: Identity) -> bool:
+        """Of an ended session Connect tells nothing: an operation may be planned there still, and begin tasks later."""
+        return any(map(is_gone, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
 
     def _as_seen(self, work: Work, listing: Listing, sight: Sight, here: Identity) -> Listing:
         known = [looked_at(run, sight, here.user) for run in listing.runs]
@@ -161,8 +171,8 @@ class SparkConnectAdapter:
             known += [looked_at(run, sight, here.user) for run in late]
         return structs.replace(listing, runs=tuple(known))
 
-    async def _sight(self, here: Identity) -> Sight | None:
-        return None if self._ui is None else await self._ui.look(here.application)
+    async def _sight(self, here: Identity, *, unfinished: bool = False) -> Sight | None:
+        return None if self._ui is None else await self._ui.look(here.application, unfinished=unfinished)
 
     async def running(self) -> Listing:
         """Every run of the plane's jobs that computes, as the web UI shows it; what is being planned it does not."""
@@ -184,9 +194,9 @@ class SparkConnectAdapter:
     # --- stopping and closing
 
     async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
-        """Interrupt by tag; each operation by its id; then end the job's own session, which a tracked one has not.
+        """Interrupt by tag; each operation by its id; then all of the job's session, and Spark's jobs by the web UI.
 
-        A rung does what the lower ones do as well.
+        A rung does what the lower ones do as well. The last is not for tracked ones: their session is their owner's.
         """
         if not runs:
             return {}
@@ -209,27 +219,15 @@ class SparkConnectAdapter:
             return _answer_to(error)
 
     async def _stop_own(self, run: Run, operation: Operation, rung: Rung, here: Identity) -> StopAnswer:
-        session, operation_id = operation
-        told = await self._interrupt(session, tag=run.tag)
-        if rung is not Rung.ASK:
-            told += await self._interrupt(session, operation_id=operation_id)
-        state = await self._sessions.release_ended(session, operation_id)
-        if rung is Rung.FORCE:
-            await self._sessions.end_anyway(run.job_id, run.tag, here, patience_seconds=PATIENCE_SECONDS)
-        return _answer(told, state)
+        told = await self._ladder.climb(operation, run.tag, rung, application=here.application)
+        return _answer(told, await self._sessions.release_ended(*operation))
 
     async def _stop_tracked(self, operation: Operation, rung: Rung) -> StopAnswer:
         """Its answer is its owner's to let go of, and its session is its owner's."""
-        told = await self._interrupt(operation.session, operation_id=operation.operation_id)
+        told = await self._ladder.interrupt(operation.session, operation_id=operation.operation_id)
         if rung is Rung.FORCE:
             return StopAnswer.UNSUPPORTED
         return _answer(told, await self._sessions.state(*operation))
-
-    async def _interrupt(
-        self, session: Session, *, tag: str | None = None, operation_id: str | None = None
-    ) -> list[str]:
-        told = await answered(lambda: self._line.interrupt(session, tag=tag, operation_id=operation_id), SESSION_CLOSED)
-        return [] if isinstance(told, str) else told
 
     async def close(self, works: Sequence[Work]) -> frozenset[UUID]:
         """End the sessions of jobs of which nothing runs any more; while something does, the ladder is for that."""
@@ -266,13 +264,16 @@ class SparkConnectAdapter:
     # --- itself
 
     async def check(self) -> Check:
-        """Start a query that only counts, as the executors' user, and see whether it is stopped."""
+        """Start a query that only counts, as the executors' user, and see whether it is stopped; and its web UI."""
         began = monotonic()
         try:
             detail = await drill(self._line, self._sessions, prefix=self._prefix, timeout_seconds=self._timeout_seconds)
+            sight = await self._sight(await self._line.identity(), unfinished=True)
         except LineError as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
-        return Check(ok=True, detail=detail, seconds=monotonic() - began)
+        ok = self._ui is None or sight is not None
+        seen = UI_ANSWERS if sight is not None else NO_UI_URL if self._ui is None else UI_SILENT
+        return Check(ok=ok, detail=f"{detail}, {seen}", seconds=monotonic() - began)
 
     async def aclose(self) -> None:
         """Let go of connections, and of this process's own session."""
@@ -325,7 +326,7 @@ def _job_of(tag: str) -> UUID | None:
     return UUID(job_id) if purpose == Purpose.RUN.value and is_uuid(job_id) else None
 
 
-def _answer(told: Sequence[str], state: str) -> StopAnswer:
+def _answer(told: bool, state: str) -> StopAnswer:
     """What still runs was told before: a second interrupt of the same operation answers nothing."""
     is_active = STATUSES.get(state) is RunStatus.ACTIVE
     return StopAnswer.ACCEPTED if told or is_active else StopAnswer.ALREADY_ENDED

@@ -7,10 +7,8 @@ of 50 were remembered, after 900 40 of them, after 1100 none), and a restart: th
 begun anew. One that the server has never seen it does not remember at all, so that it is touched first.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from time import monotonic
 from uuid import UUID
 
 from msgspec import structs
@@ -22,7 +20,6 @@ from adapters.narrative.spark_connect_names import Identity, Session, operation_
 from adapters.narrative.spark_connect_words import TERMINATING, UNKNOWN, have_ended, run_of
 
 REMEMBERED = 10_000  #: sessions that were ended here
-LOOK_SECONDS = 0.05
 
 
 class Sessions:
@@ -73,23 +70,8 @@ class Sessions:
         states = await self.states(session)
         if not isinstance(states, str) and not have_ended(states):
             return False
-        return await self._end(job_id, tag, states, here)
-
-    async def end_anyway(self, job_id: UUID, tag: str, here: Identity, *, patience_seconds: float) -> bool:
-        """The same, also under what does not end in time: whatever runs then is interrupted by it."""
-        session, until = session_of(here.user, tag), monotonic() + patience_seconds
-        states = await self.states(session)
-        while not isinstance(states, str) and not have_ended(states) and monotonic() < until:
-            for name in states:
-                await self.release_ended(session, name)
-            await asyncio.sleep(LOOK_SECONDS)
-            states = await self.states(session)
-        return await self._end(job_id, tag, states, here)
-
-    async def _end(self, job_id: UUID, tag: str, states: dict[str, str] | str, here: Identity) -> bool:
         if states == SESSION_CLOSED:
             return True
-        session = session_of(here.user, tag)
         if states == SESSION_NOT_FOUND:
             await self._line.touch(session)
         self._keep(job_id, tag, {} if isinstance(states, str) else states, here)
@@ -97,12 +79,9 @@ class Sessions:
         return await self.states(session) == SESSION_CLOSED
 
     def _keep(self, job_id: UUID, tag: str, states: Mapping[str, str], here: Identity) -> None:
-        """What did not end before its session is gone with it."""
+        """Nothing of it was known to go on."""
         self._ended[here.incarnation, tag] = tuple(
-            run_of(job_id, tag, name, state, here)
-            if have_ended({name: state})
-            else gone(job_id, tag, name, f"{state}, {SESSION_CLOSED}", here)
-            for name, state in states.items()
+            run_of(job_id, tag, name, state, here) for name, state in states.items()
         )
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)

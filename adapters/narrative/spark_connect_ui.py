@@ -1,27 +1,39 @@
 """What a Connect server's web UI tells of jobs' tasks: the second opinion on a run that is said to have ended.
 
 Spark's REST API (``/api/v1``) names each Spark job's tags, which hold the session, and each stage's active tasks. It
-knows the latest thousand jobs (``spark.ui.retainedJobs``), and nothing of a run that is being planned.
+knows the latest thousand jobs (``spark.ui.retainedJobs``), and tasks alone: of a run that is being planned it knows no
+more than that it has not finished.
+
+Here is also the one way to stop a run that has swallowed its interrupt: Connect interrupts an operation once, and what
+comes of that nobody asks. Hadoop, for one, overlooks it while it waits for ``chmod``, before every write to a local
+file system without its native library. A second interrupt does nothing then, nor does the end of the session.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import httpx
 import msgspec
 from msgspec import Struct, field
 
+Kind = TypeVar("Kind", bound=Struct)
+
 #: As Spark builds them; a user's name may hold whatever it likes.
 SESSION_TAG = re.compile(r"SparkConnect_SessionTag_User_.*_Session_([0-9a-f-]{36})_Tag_(.+)")
 OPERATION_TAG = re.compile(r"SparkConnect_OperationTag_User_.*_Session_([0-9a-f-]{36})_Operation_([0-9a-f-]{36})")
 MOMENT = "%Y-%m-%dT%H:%M:%S.%f%Z"
+#: In the page of running jobs, and another at each start of the server: no number is taken for a later start's job.
+TOKEN = re.compile(r'name="csrfToken" value="([^"]+)"')
+FINISHED = frozenset({"FINISHED", "FAILED", "CANCELED", "TIMEDOUT", "CLOSED"})
 
 
 class Job(Struct, frozen=True, rename="camel"):
     """One of Spark's own jobs, of which a run has any number."""
 
+    job_id: int = -1
     job_tags: list[str] = field(default_factory=list)
     stage_ids: list[int] = field(default_factory=list)
     status: str = "UNKNOWN"
@@ -38,6 +50,14 @@ class Job(Struct, frozen=True, rename="camel"):
         """Session and tag under which it was submitted."""
         found = (SESSION_TAG.fullmatch(tag) for tag in self.job_tags)
         return {(match[1], match[2]) for match in found if match}
+
+
+class Statement(Struct, frozen=True, rename="camel"):
+    """An operation, as the web UI has it. That it is CLOSED it may say of any that has ended, however."""
+
+    session_id: str
+    operation_id: str
+    state: str = "UNKNOWN"
 
 
 class Stage(Struct, frozen=True, rename="camel"):
@@ -57,10 +77,11 @@ class Stage(Struct, frozen=True, rename="camel"):
 
 
 class Traces(NamedTuple):
-    """What the UI knows of one operation: tasks that run, and when the last of its jobs ended."""
+    """What the UI knows of one operation: tasks that run, when the last of its jobs ended, and whether it goes on."""
 
     active_tasks: int = 0
     ended_at: datetime | None = None
+    unfinished: bool = False
 
 
 class Sight(NamedTuple):
@@ -68,14 +89,23 @@ class Sight(NamedTuple):
 
     jobs: tuple[Job, ...]
     active: dict[int, int]  #: tasks by stage
+    unfinished: frozenset[tuple[str, str]] = frozenset()  #: sessions and operations, where these were asked about
 
     def traces(self, session_id: str, operation_id: str) -> Traces:
         """Those of an operation."""
-        return self._traces(job for job in self.jobs if (session_id, operation_id) in job.operations)
+        name = (session_id, operation_id)
+        traces = self._traces(job for job in self.jobs if name in job.operations)
+        return traces._replace(unfinished=name in self.unfinished)
 
     def operations(self, session_id: str) -> set[str]:
         """The operations of a session that have left any trace."""
-        return {found[1] for job in self.jobs for found in job.operations if found[0] == session_id}
+        known = self.unfinished.union(*(job.operations for job in self.jobs))
+        return {found[1] for found in known if found[0] == session_id}
+
+    def running(self, session_id: str) -> list[int]:
+        """The numbers of the session's Spark jobs that run."""
+        own = (job for job in self.jobs if any(found[0] == session_id for found in job.operations))
+        return [job.job_id for job in own if job.status == "RUNNING"]
 
     def tagged(self, prefix: str) -> set[tuple[str, str]]:
         """Sessions and tags of which something runs, of the tags that begin so."""
@@ -93,21 +123,43 @@ class Ui:
     """A Connect server's web UI at *url*."""
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        self._client = httpx.AsyncClient(base_url=f"{url.rstrip('/')}/api/v1/", timeout=timeout_seconds)
+        self._client = httpx.AsyncClient(base_url=f"{url.rstrip('/')}/", timeout=timeout_seconds)
 
-    async def look(self, application: str) -> Sight | None:
-        """What it tells of this start of the server; None where it does not answer, or not for this one."""
+    async def look(self, application: str, *, unfinished: bool = False) -> Sight | None:
+        """What it tells of this start of the server; None where it does not answer, or not for this one.
+
+        *unfinished*: also of which operations it knows no end, asked first: whatever they begin meanwhile is seen.
+        """
         try:
-            jobs = await self._client.get(f"applications/{application}/jobs")
-            stages = await self._client.get(f"applications/{application}/stages")
-            jobs.raise_for_status()
-            stages.raise_for_status()
-            return Sight(
-                tuple(msgspec.json.decode(jobs.content, type=list[Job])),
-                active_tasks(msgspec.json.decode(stages.content, type=list[Stage])),
-            )
+            statements = await self._all(application, "connect/operations", Statement) if unfinished else []
+            jobs = await self._all(application, "jobs", Job)
+            stages = await self._all(application, "stages", Stage)
         except (httpx.HTTPError, msgspec.DecodeError):
             return None
+        goes_on = ((one.session_id, one.operation_id) for one in statements if one.state not in FINISHED)
+        return Sight(tuple(jobs), active_tasks(stages), frozenset(goes_on))
+
+    async def _all(self, application: str, what: str, kind: type[Kind]) -> list[Kind]:
+        response = await self._client.get(f"api/v1/applications/{application}/{what}")
+        response.raise_for_status()
+        return msgspec.json.decode(response.content, type=list[kind])  # type: ignore[valid-type]
+
+    async def kill(self, application: str, session_id: str) -> bool:
+        """Have all Spark jobs of the session cancelled, as somebody would who clicks on ``(kill)``; whether any was.
+
+        That is no answer about their end. Nothing is done where the UI is away, or does not let jobs be killed.
+        """
+        with contextlib.suppress(httpx.HTTPError):
+            page = await self._client.get("jobs/")
+            token, sight = TOKEN.search(page.text), await self.look(application)
+            if token is None or sight is None:
+                return False
+            asked = [
+                await self._client.post("jobs/job/kill/", data={"id": str(job), "csrfToken": token[1]})
+                for job in sight.running(session_id)
+            ]
+            return any(response.is_success or response.has_redirect_location for response in asked)
+        return False
 
     async def aclose(self) -> None:
         """Let go of connections."""

@@ -39,18 +39,23 @@ def have_ended(states: Mapping[str, str]) -> bool:
     return all(STATUSES.get(state) is not RunStatus.ACTIVE for state in states.values())
 
 
+def is_gone(run: Run) -> bool:
+    """Whether nothing is known of how it ended, nor that it did before its session."""
+    return run.status is RunStatus.GONE
+
+
 def wants_a_look(run: Run) -> bool:
     """Whether the web UI has a say in it: it is said to have ended, or is not there any more."""
-    return run.status is RunStatus.GONE or run.status in ENDED
+    return is_gone(run) or run.status in ENDED
 
 
 def looked_at(run: Run, sight: Sight, user: str) -> Run:
-    """The run as both say it is: what has active tasks runs, whatever its status is."""
+    """The run as both say it is: what has active tasks runs, whatever its status is; so does what never finished."""
     operation = operation_named(run, user)
     if operation is None or not wants_a_look(run):
         return run
     traces = sight.traces(operation.session.session_id, operation.operation_id)
-    if traces.active_tasks:
-        word = f"{run.word}, {traces.active_tasks} tasks active"
+    if traces.active_tasks or (is_gone(run) and traces.unfinished):
+        word = f"{run.word}, {traces.active_tasks} tasks active" if traces.active_tasks else f"{run.word}, not finished"
         return structs.replace(run, status=RunStatus.ACTIVE, word=word, ended_at=None)
     return structs.replace(run, ended_at=traces.ended_at if run.status in ENDED else None)

@@ -153,7 +153,9 @@ async def connected(
     """A plane of its own on the server; *timeout_seconds* bounds every call of its adapter and engine."""
     name = f"tests-{secrets.token_hex(4)}"
     at = Server.at(server.url)
-    engine = await SparkConnectEngine.open(at, Outputs(warehouse), user=USER, timeout_seconds=timeout_seconds)
+    engine = await SparkConnectEngine.open(
+        at, Outputs(warehouse), user=USER, ui_url=server.ui_url, timeout_seconds=timeout_seconds
+    )
     adapter = SparkConnectAdapter(
         at,
         installation=name,

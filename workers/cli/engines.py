@@ -129,6 +129,7 @@ async def _open_part(cluster: "ExecutionCluster", options: Mapping[str, Any], se
         options["server"],
         Outputs(options["warehouse"], timeout_seconds=seconds),
         user=options["user"],
+        ui_url=options["ui_url"],
         timeout_seconds=seconds,
         microcents_per_second=price,
     )

@@ -9,6 +9,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -22,12 +23,14 @@ from adapters.narrative.spark_connect_errors import (
     LineError,
     answered,
 )
+from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line, reading, writing
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
+from adapters.narrative.spark_connect_ui import Ui
 from adapters.narrative.spark_connect_words import STATUSES, TERMINATING
 from adapters.narrative.spark_outputs import Outputs
 from control_plane.errors import BadInput, EngineUnavailable
-from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType
+from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType, Rung
 from control_plane.work import Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
@@ -40,6 +43,7 @@ log = structlog.get_logger()
 
 REMEMBERED = 10_000
 STOP_AGAIN_SECONDS = 1.0
+RUNGS = (Rung.ASK, Rung.INSIST, Rung.FORCE)  #: of what is stopped again and again: the last one for good
 LOOK_SECONDS = 0.02  #: between two looks whether a submission has arrived
 LOOK_AT_MOST_SECONDS = 0.5
 LINGER_SECONDS = 900.0  #: so long an ended run's session is kept: a cancellation may still want its status
@@ -55,7 +59,8 @@ class Said(NamedTuple):
 class SparkConnectEngine:
     """One server, in the user's name that its jobs run under.
 
-    *timeout_seconds* bounds every call; a run may last as long as it likes.
+    With its web UI at *ui_url*, what is stopped has ended only once no task of it is active, and what did not hear that
+    it was to stop is stopped all the same. *timeout_seconds* bounds every call; a run may last as long as it likes.
     """
 
     name = ENGINE
@@ -68,17 +73,20 @@ class SparkConnectEngine:
         outputs: Outputs,
         *,
         identity: Identity,
+        ui_url: str | None = None,
         timeout_seconds: float = 30.0,
         microcents_per_second: float = 0.0,
         clock: Clock = Clock(),
     ) -> None:
-        self.incarnation = identity.incarnation
+        self._here = identity
         self._line = line
+        self._ui = Ui(ui_url, timeout_seconds=timeout_seconds) if ui_url else None
+        self._ladder = Ladder(line, self._ui)
         self._outputs = outputs
         self._timeout_seconds = timeout_seconds
         self._microcents_per_second = microcents_per_second
         self._clock = clock
-        self._book = RunBook(partial(Run, user=identity.user), remembered=REMEMBERED)
+        self._book = RunBook(lambda claim: Run(claim, self._here), remembered=REMEMBERED)
         self._lost = EngineOutage(clock, what="operations", is_away=_is_silent)
         self._shut_out = EngineOutage(clock, what="sessions", is_away=_is_silent)
         self._lingering: OrderedDict[Session, float] = OrderedDict()  #: sessions of ended runs, by when they ended
@@ -98,6 +106,11 @@ class SparkConnectEngine:
         return cls(line, outputs, identity=identity, timeout_seconds=timeout_seconds, **options)
 
     # --- as the executor uses it
+
+    @property
+    def incarnation(self) -> str:
+        """The start of the server that was last seen."""
+        return self._here.incarnation
 
     @property
     def clusters(self) -> Served:
@@ -159,6 +172,8 @@ class SparkConnectEngine:
         await _cancel({run.stopping for run in active if run.stopping is not None})
         await _cancel(self._tasks)
         await self._line.aclose()
+        if self._ui is not None:
+            await self._ui.aclose()
         await self._outputs.aclose()
 
     # --- starting
@@ -174,7 +189,7 @@ class SparkConnectEngine:
         """See that its session is there. Raises LineError to be tried again, NotStarted for what is to be mended."""
         run.refuse_closed()
         try:
-            self.incarnation = (await self._line.identity()).incarnation  # the server may have been started anew
+            run.here = self._here = await self._line.identity()  # the server may have been started anew
             await self._line.touch(run.session, SETTINGS | catalog_settings(self._outputs.root))
         except LineError as error:
             if error.condition == SESSION_CLOSED:
@@ -222,7 +237,7 @@ class SparkConnectEngine:
             return False
         run.remark = f"its submission was not answered within the {left:.3g} s that its permit had left"
         log.warning("submission_unanswered", operation_id=run.operation_id)
-        arrived = await self._lost.outlast(partial(self._find_out, run))
+        arrived = await self._lost.outlast(partial(self._find_out, run, reader))
         log.info("submission_resolved", operation_id=run.operation_id, started=arrived)
         return arrived
 
@@ -239,7 +254,7 @@ class SparkConnectEngine:
             await asyncio.wait([reader], timeout=pause)
             pause = min(1.5 * pause, LOOK_AT_MOST_SECONDS)
 
-    async def _find_out(self, run: Run) -> bool:
+    async def _find_out(self, run: Run, reader: asyncio.Task[Said]) -> bool:
         """Whether it arrived after all; otherwise its session is ended, so that it cannot any more."""
         state = await self._state(run)
         if STATUSES.get(state) is not None:
@@ -247,6 +262,9 @@ class SparkConnectEngine:
         if state != SESSION_CLOSED:
             await self._line.touch(run.session)
             await self._line.release_session(run.session)
+        # It may have arrived after the look and before the end of its session, which ends its stream as well.
+        await asyncio.wait([reader], timeout=self._timeout_seconds)
+        await self._until_idle(run)
         return False
 
     async def _state(self, run: Run) -> str:
@@ -257,7 +275,7 @@ class SparkConnectEngine:
         return states if isinstance(states, str) else states.get(run.operation_id, "UNKNOWN")
 
     def _started(self, run: Run, planned: Plan, reader: asyncio.Task[Said], began: float) -> Handle:
-        handle = Handle(ENGINE, self.incarnation, run.operation_id)
+        handle = Handle(ENGINE, run.here.incarnation, run.operation_id)
         self._book.name(run, handle)
         run.ending = asyncio.create_task(self._see_to_the_end(run, planned, reader, began))
         if run.closed:
@@ -294,6 +312,8 @@ class SparkConnectEngine:
     async def _see_to_the_end(self, run: Run, planned: Plan, reader: asyncio.Task[Said], began: float) -> Ending:
         said = await reader
         state = await self._lost.outlast(partial(self._last_state, run))
+        if STATUSES.get(state) is not RunStatus.SUCCEEDED:
+            await self._until_idle(run)
         now = self._clock.monotonic()
         ending = await self._conclude(run, planned, said, state, now - began)
         log.info("run_ended", operation_id=run.operation_id, status=state, seconds=round(now - began, 3))
@@ -310,6 +330,22 @@ class SparkConnectEngine:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, LOOK_AT_MOST_SECONDS)
         return state
+
+    async def _until_idle(self, run: Run) -> None:
+        """Until the web UI shows no task of it, nor that it may begin any: Connect may have said that it has ended.
+
+        Where the UI does not answer, Connect's word is believed.
+        """
+        pause, application = LOOK_SECONDS, run.here.application
+        while self._ui and (sight := await self._ui.look(application, unfinished=True)):
+            traces = sight.traces(run.session.session_id, run.operation_id)
+            if not (traces.active_tasks or traces.unfinished):
+                return
+            if pause == LOOK_SECONDS:
+                log.warning("run_goes_on", operation_id=run.operation_id, active_tasks=traces.active_tasks)
+            await self._ui.kill(application, run.session.session_id)
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, LOOK_AT_MOST_SECONDS)
 
     async def _conclude(self, run: Run, planned: Plan, said: Said, state: str, seconds: float) -> Ending:
         status = STATUSES.get(state, RunStatus.GONE)
@@ -340,9 +376,10 @@ class SparkConnectEngine:
 
     async def _interrupt_until_ended(self, run: Run) -> None:
         """What is answered proves nothing: only the run's end ends this."""
+        rungs = chain(RUNGS, repeat(RUNGS[-1]))
         while run.ending is not None and not run.ending.done():
             with contextlib.suppress(LineError):  # whoever follows the run tells of the silence
-                await self._line.interrupt(run.session, tag=run.claim.tag)
+                await self._ladder.climb(run.operation, run.claim.tag, next(rungs), application=run.here.application)
             await asyncio.wait([run.ending], timeout=STOP_AGAIN_SECONDS)
 
     async def _end_lingering(self) -> None:

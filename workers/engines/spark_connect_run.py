@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from adapters.narrative.spark_connect_names import ENGINE, Session, operation_of, session_of
+from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, operation_of, session_of
 from control_plane.jobs import Handle
 from control_plane.work import Claim
 from workers.engines.base import Ending
@@ -13,9 +13,10 @@ from workers.engines.run_book import closed
 class Run:
     """One job's one run, in the session that the job has to itself; both are named after the job's tag."""
 
-    def __init__(self, claim: Claim, user: str) -> None:
+    def __init__(self, claim: Claim, here: Identity) -> None:
         self.claim = claim
-        self.session: Session = session_of(user, claim.tag)
+        self.here = here  #: the start of the server that it is submitted to
+        self.session = session_of(here.user, claim.tag)
         self.operation_id = operation_of(claim.tag)
         self.closed = False
         self.unresolved = False  #: it was submitted, and nobody knows yet whether anything runs or will
@@ -29,6 +30,11 @@ class Run:
         sql = self.claim.input.get("compiled_sql") or self.claim.input.get("compiled_select")
         known = {"engine": ENGINE, "run_id": self.handle and self.handle.run_id, "sql": sql, "condition": condition}
         return {name: value for name, value in known.items() if value}
+
+    @property
+    def operation(self) -> Operation:
+        """Its one operation."""
+        return Operation(self.session, self.operation_id)
 
     @property
     def is_active(self) -> bool:

@@ -4,6 +4,7 @@ The server is the test's own, one for the module. Its tests run in order, each l
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -16,20 +17,64 @@ import pytest
 
 from adapters.base import ENDED, Check, RunStatus, StopAnswer
 from adapters.narrative.spark_connect_errors import SESSION_CLOSED, SESSION_NOT_FOUND, LineError
+from adapters.narrative.spark_connect_line import writing
+from adapters.narrative.spark_connect_names import operation_of
 from control_plane.errors import EngineUnavailable
-from control_plane.jobs import Rung, Waiting
+from control_plane.jobs import Handle, Rung, Waiting
 from control_plane.work import Work
-from tests.contract.spark_connect import TIMEOUT_SECONDS, SparkConnectPlane, connected
+from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, SparkConnectPlane, connected
+from tests.narrative import until
 from tests.spark import ConnectServer
+from workers.engines.base import NotStarted
 
 TOMBSTONES = 3
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(180)]
 
 
+class Chmod:
+    """The program that Hadoop runs before it writes. While it is held it has ended, and its errors may still come.
+
+    Whoever waits for those overlooks an interrupt, and goes on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held, self._met = folder / "held", folder / "met"
+        program = folder / "chmod"
+        linger = f"touch {self._met}; (while [ -e {self._held} ]; do sleep 0.05; done) < /dev/null > /dev/null &"
+        program.write_text(f'#!/bin/sh\n/bin/chmod "$@" || exit\nif [ -e {self._held} ]; then {linger}\nfi\n')
+        program.chmod(0o755)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Whatever begins to write meanwhile."""
+        self._met.unlink(missing_ok=True)
+        self._held.touch()
+        try:
+            yield
+        finally:
+            self._held.unlink()
+
+    def is_met(self) -> bool:
+        """Whether somebody waits."""
+        return self._met.exists()
+
+
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConnectServer]:
+def chmod(tmp_path_factory: pytest.TempPathFactory) -> Chmod:
+    return Chmod(tmp_path_factory.mktemp("bin"))
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory, chmod: Chmod) -> Iterator[ConnectServer]:
     folder = tmp_path_factory.mktemp("connect")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PATH", str(chmod.folder), prepend=os.pathsep)
+        yield from started(folder)
+
+
+def started(folder: Path) -> Iterator[ConnectServer]:
     settings = {"spark__connect__session__manager__closedSessionsTombstonesSize": str(TOMBSTONES)}
     with ConnectServer.start(folder / "server", **settings) as server:
         yield server
@@ -134,6 +179,106 @@ async def test_a_frozen_server_is_silence_and_no_evidence(plane: SparkConnectPla
     assert not check.ok
     [seen] = (await plane.adapter.find([running]))[running.job_id].runs
     assert seen.status is RunStatus.ACTIVE
+
+
+async def test_a_submission_that_a_frozen_server_did_not_answer_is_stopped_if_its_job_was_closed_meanwhile(
+    plane: SparkConnectPlane,
+) -> None:
+    work = plane.work()
+
+    def freeze_and_allow() -> float:
+        """Asked last before the statement is sent."""
+        os.kill(plane.server.pid, signal.SIGSTOP)
+        return 0.5
+
+    starting = asyncio.create_task(plane.submit(work, ENDLESS, permit_left=freeze_and_allow))
+    await until(lambda: psutil.Process(plane.server.pid).status() == psutil.STATUS_STOPPED)
+    certain = await plane.engine.close(work.tag)
+    os.kill(plane.server.pid, signal.SIGCONT)
+    status = None
+    with contextlib.suppress(NotStarted):  # or it did not begin, and cannot any more
+        status = (await plane.engine.follow(await starting)).status
+
+    assert not certain
+    assert status in (RunStatus.STOPPED, None)
+    assert await plane.active_tasks(work) == 0
+
+
+async def begun_deaf(plane: SparkConnectPlane, work: Work, chmod: Chmod) -> Handle:
+    """The job computes, and was interrupted before."""
+    with chmod.held():
+        handle = await plane.submit(work, ENDLESS)
+        await until(chmod.is_met, seconds=TIMEOUT_SECONDS)
+        assert await plane.line.interrupt(plane.session(work), tag=work.tag) == [handle.run_id]
+    await plane.until_computing(work)
+    return handle
+
+
+async def test_a_run_that_overlooked_its_interrupt_runs_on_until_the_last_rung(
+    plane: SparkConnectPlane, chmod: Chmod
+) -> None:
+    """It is interrupted once, and no more: a second interrupt answers nothing, and does nothing."""
+    work = plane.work()
+    await begun_deaf(plane, work, chmod)
+    [run] = (await plane.adapter.find([work]))[work.job_id].runs
+
+    again = [await plane.line.interrupt(plane.session(work), tag=work.tag) for _ in range(2)]
+    await plane.adapter.stop([run], Rung.INSIST)
+    [still] = (await plane.adapter.find([work]))[work.job_id].runs
+    closed = await plane.adapter.close([work])
+    answers = await plane.adapter.stop([run], Rung.FORCE)
+    await plane.until_idle(work)
+    await stop_until_ended(plane, work)
+
+    assert again == [[], []]
+    assert still.status is RunStatus.ACTIVE
+    assert closed == frozenset()
+    assert answers == {run.handle: StopAnswer.ACCEPTED}
+    [ended] = (await plane.adapter.find([work]))[work.job_id].runs
+    assert (ended.status, ended.word) == (RunStatus.STOPPED, "CANCELLED")
+
+
+async def test_an_executor_ends_its_run_that_overlooked_its_interrupt(plane: SparkConnectPlane, chmod: Chmod) -> None:
+    work = plane.work()
+    handle = await begun_deaf(plane, work, chmod)
+
+    await plane.engine.close(work.tag)
+    ending = await plane.engine.follow(handle)
+
+    assert (ending.status, ending.word) == (RunStatus.STOPPED, "CANCELLED")
+    assert await plane.active_tasks(work) == 0
+
+
+async def test_what_goes_on_in_an_ended_session_is_active_also_while_it_is_planned(
+    plane: SparkConnectPlane, chmod: Chmod
+) -> None:
+    """Whoever ends a session interrupts what is in it, and does not learn whether that was heard."""
+    work = plane.work()
+    with chmod.held():
+        late = asyncio.create_task(write(plane, work))
+        await until(chmod.is_met, seconds=TIMEOUT_SECONDS)
+        with contextlib.suppress(LineError):  # an internal error; it is ended all the same
+            await plane.line.release_session(plane.session(work))
+        [planned] = (await plane.adapter.find([work]))[work.job_id].runs
+    await plane.until_computing(work)
+
+    [computing] = (await plane.adapter.find([work]))[work.job_id].runs
+    answers = await plane.adapter.stop([computing], Rung.FORCE)
+    await plane.until_idle(work)
+
+    assert await state_of(plane, work) == SESSION_CLOSED
+    assert (planned.status, planned.word) == (RunStatus.ACTIVE, f"{SESSION_CLOSED}, not finished")
+    assert (computing.status, computing.word) == (RunStatus.ACTIVE, f"{SESSION_CLOSED}, 1 tasks active")
+    assert answers == {computing.handle: StopAnswer.ACCEPTED}
+    await late
+
+
+async def write(plane: SparkConnectPlane, work: Work) -> None:
+    """Write the job's output as its executor would, and do not care how that ends."""
+    output = writing(ENDLESS, f"file://{plane.warehouse.root}/late", "parquet")
+    with contextlib.suppress(LineError):
+        async for _ in plane.line.execute(plane.session(work), operation_of(work.tag), output, tag=work.tag):
+            pass
 
 
 async def test_a_server_that_was_started_anew_is_another_incarnation_and_never_vouches_for_the_earlier_one(
