@@ -137,7 +137,7 @@ class SparkStandaloneAdapter:
         """The tags of applications that may still have executors, as far as that can matter."""
         if not any(fate.run_status in ENDED for fate in fates.values()):
             return frozenset()
-        return await self._line.active_applications()
+        return await self._line.active_applications(on_workers=any(fate.is_by_log for fate in fates.values()))
 
     # --- stopping and closing
 

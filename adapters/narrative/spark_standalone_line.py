@@ -80,6 +80,11 @@ class Fate(NamedTuple):
         return RunStatus.STOPPED if told is RunStatus.UNKNOWN and self.log_ended else told
 
     @property
+    def is_by_log(self) -> bool:
+        """Whether it is the application alone that tells its end: of its executors that says nothing."""
+        return self.log_ended and STATUSES.get(self.state) is None and self.run_status is RunStatus.STOPPED
+
+    @property
     def word(self) -> str:
         """The master's own word, and ours for what it does not say."""
         word = self.state or "not known to the master"
@@ -110,6 +115,37 @@ class Applications(Struct):
     """The master's web UI, ``/json/activeapps``."""
 
     activeapps: list[Application]
+
+
+class Worker(Struct):
+    """A worker that the master knows, and where its own web UI is."""
+
+    webuiaddress: str
+    state: str
+
+
+class Workers(Struct):
+    """The master's web UI, ``/json/workers``."""
+
+    workers: list[Worker]
+
+
+class Described(Struct):
+    """What an executor runs for."""
+
+    name: str
+
+
+class Executor(Struct):
+    """A process that runs tasks."""
+
+    appdesc: Described
+
+
+class Executors(Struct):
+    """A worker's web UI, ``/json``."""
+
+    executors: list[Executor]
 
 
 class MasterLine:
@@ -164,17 +200,36 @@ class MasterLine:
             raise failed.exceptions[0] from failed
         return {driver_id: task.result() for driver_id, task in zip(known, asked, strict=True)}
 
-    async def active_applications(self) -> frozenset[str]:
+    async def active_applications(self, *, on_workers: bool = False) -> frozenset[str]:
         """The names of the applications that the master has not seen to end; none where its web UI is not known here.
 
-        One whose driver has ended may still have executors.
+        One whose driver has ended may still have executors. A master that was started again does not know of those:
+        *on_workers*, each worker is asked as well.
         """
         if self._ui_url is None:
             return frozenset()
-        response = await self._send("GET", f"{self._ui_url}/json/activeapps")
+        known = (await self._look(f"{self._ui_url}/json/activeapps", Applications)).activeapps
+        return frozenset(app.name for app in known).union(await self._with_executors() if on_workers else ())
+
+    async def _with_executors(self) -> set[str]:
+        """The names of the applications of which a worker that the master has runs executors."""
+        workers = (await self._look(f"{self._ui_url}/json/workers", Workers)).workers
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [
+                    group.create_task(self._look(f"{worker.webuiaddress.rstrip('/')}/json/", Executors))
+                    for worker in workers
+                    if worker.state == "ALIVE"
+                ]
+        except* MasterError as failed:
+            raise failed.exceptions[0] from failed
+        return {executor.appdesc.name for told in asked for executor in told.result().executors}
+
+    async def _look(self, url: str, kind: type[Kind]) -> Kind:
+        response = await self._send("GET", url)
         if response.status_code != httpx.codes.OK:
             raise self._rejection(response)
-        return frozenset(app.name for app in self._decoded(response, Applications).activeapps)
+        return self._decoded(response, kind)
 
     async def try_orders(self) -> str:
         """Kill a driver that does not exist, which shows whether orders are taken here; answers the Spark's version.

@@ -87,6 +87,19 @@ def test_both_clusters_are_checked_worked_and_cancelled_on_by_one_executor_and_o
     assert (done.state, done.execution_cluster, done.result) == (JobState.COMPLETED, SHARED, {"rows": 12, "cost": 0})
 
 
+def test_an_executor_serves_the_cluster_that_answers_while_the_other_is_away(plane: Plane) -> None:
+    plane.settings["COUNTERMAND_SPARK__MASTER_URL"] = "http://127.0.0.1:1"
+
+    executor = plane.executor()
+    quick, waiting = plane.submit(QUICK, SHARED), plane.submit(QUICK, DEDICATED)
+
+    done = plane.site.ended(quick, seconds=60)
+    [away] = executor.events("cluster_away")
+    assert away["cluster"] == DEDICATED
+    assert done.state is JobState.COMPLETED
+    assert plane.site.intake.job(waiting).state is JobState.PENDING
+
+
 def test_a_worker_that_does_not_reach_one_of_the_clusters_leaves_the_plane_out_and_says_which(plane: Plane) -> None:
     shared_alone = {name: value for name, value in plane.settings.items() if "MASTER" not in name}
 

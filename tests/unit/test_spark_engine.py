@@ -15,7 +15,7 @@ from adapters.base import RunStatus
 from control_plane.errors import Conflict, EngineUnavailable
 from control_plane.jobs import ExecutionCluster, Handle, JobType
 from control_plane.work import Claim, Publication
-from tests.narrative import ENDLESS, QUICK, opened, outputs, rows, view_of
+from tests.narrative import ENDLESS, QUICK, opened, outputs, rows, until, view_of
 from workers.engines.base import Engine, NotStarted
 from workers.engines.embedded import EmbeddedEngine
 from workers.engines.spark import SparkEngine
@@ -109,6 +109,45 @@ class OfSamplesAlone(Standalone):
 async def test_it_can_run_what_each_of_its_clusters_can(tmp_path: Path) -> None:
     async with opened(tmp_path / "one") as one, opened(tmp_path / "other", kind=OfSamplesAlone) as other:
         assert SparkEngine({SHARED: one, DEDICATED: other}).types == {JobType.SAMPLE}
+
+
+async def test_a_cluster_that_is_away_is_served_once_it_answers_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with clusters_in(tmp_path) as clusters:
+        engine, tried = SparkEngine({SHARED: clusters.shared}), 0
+
+        async def join() -> Engine:
+            nonlocal tried
+            tried += 1
+            if tried < 3:
+                raise EngineUnavailable("it does not answer")
+            return clusters.dedicated
+
+        engine.await_cluster(DEDICATED, join)
+        committed = structs.replace(claim(DEDICATED), publication=Publication(6404, 1))
+        before = engine.clusters
+        handle = await engine.start(claim(SHARED), permit)
+        with pytest.raises(EngineUnavailable, match="dedicated: the cluster is away"):
+            await engine.publish([committed])
+        await until(lambda: len(engine.clusters) == 2)
+        late = await engine.start(claim(DEDICATED), permit)
+
+        assert before == {SHARED: "1"}
+        assert engine.clusters == {SHARED: "1", DEDICATED: "1"}
+        assert (handle.engine, late.engine) == ("spark-connect", "spark-standalone")
+        assert (await engine.follow(late)).status is RunStatus.SUCCEEDED
+
+
+async def test_what_is_awaited_is_let_go_of(tmp_path: Path) -> None:
+    async def join() -> Engine:
+        raise EngineUnavailable("it never answers")
+
+    async with opened(tmp_path) as shared:
+        engine = SparkEngine({SHARED: shared})
+        engine.await_cluster(DEDICATED, join)
+
+        await engine.wait_no_more()
+
+        assert engine.clusters == {SHARED: "1"}
 
 
 async def test_a_job_of_a_cluster_that_is_not_served_is_not_started(tmp_path: Path) -> None:

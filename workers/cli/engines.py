@@ -1,7 +1,8 @@
 """The engine of an executor, opened as its plane's platform and the settings say."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,14 +103,42 @@ def _spark_opener(settings: "Settings", plane: "DataPlane") -> Opener:
     async def open_spark(opened: AsyncExitStack, _folder: "Folder") -> Opened:
         from workers.engines.spark import SparkEngine
 
-        parts: dict[ExecutionCluster, Engine] = {}
-        for cluster, own in options.items():
+        async def join(cluster: "ExecutionCluster") -> "Engine":
             with _refusal_for_good():
-                parts[cluster] = await _open_part(cluster, own, settings)
-            opened.push_async_callback(parts[cluster].aclose)
-        return Opened(SparkEngine(parts), None)
+                part = await _open_part(cluster, options[cluster], settings)
+            opened.push_async_callback(part.aclose)
+            return part
+
+        parts, away = await _those_that_answer(options, join)
+        engine = SparkEngine(parts)
+        opened.push_async_callback(engine.wait_no_more)
+        for cluster in away:
+            engine.await_cluster(cluster, partial(join, cluster))
+        return Opened(engine, None)
 
     return open_spark
+
+
+async def _those_that_answer(
+    clusters: Iterable["ExecutionCluster"], join: "Callable[[ExecutionCluster], Awaitable[Engine]]"
+) -> "tuple[dict[ExecutionCluster, Engine], list[ExecutionCluster]]":
+    """The engines of the clusters that answer, and which do not. Raises EngineUnavailable where none does."""
+    from structlog import get_logger
+
+    from control_plane.errors import EngineUnavailable
+
+    parts: dict[ExecutionCluster, Engine] = {}
+    away: dict[ExecutionCluster, EngineUnavailable] = {}
+    for cluster in clusters:
+        try:
+            parts[cluster] = await join(cluster)
+        except EngineUnavailable as error:
+            away[cluster] = error
+    if not parts:
+        raise next(iter(away.values()))
+    for cluster, silence in away.items():
+        get_logger().warning("cluster_away", cluster=cluster.value, error=silence.message)
+    return parts, list(away)
 
 
 async def _open_part(cluster: "ExecutionCluster", options: Mapping[str, Any], settings: "Settings") -> "Engine":

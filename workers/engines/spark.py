@@ -1,14 +1,21 @@
 """Spark, as the executor of a Narrative plane with clusters sees it: each job is run by the engine of its cluster."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from uuid import UUID
 
-from control_plane.errors import Conflict, EngineUnavailable
+import structlog
+
+from control_plane.errors import Conflict, EngineUnavailable, Refused
 from control_plane.jobs import ExecutionCluster, Handle, JobType
 from control_plane.work import Claim, Served
+from workers.clock import Clock
 from workers.engines.base import Ending, Engine, NotStarted
+from workers.outage import EngineOutage
+
+log = structlog.get_logger()
 
 ENGINE = "spark"
 REMEMBERED = 10_000  #: tags; far more than an executor ever holds
@@ -23,10 +30,29 @@ class SparkEngine:
     name = ENGINE
     ends_with_executor = False  #: what was submitted, or is on its way, is in the hands of the clusters
 
-    def __init__(self, parts: Mapping[ExecutionCluster, Engine]) -> None:
+    def __init__(self, parts: Mapping[ExecutionCluster, Engine], clock: Clock = Clock()) -> None:
         self._parts = dict(parts)
+        self._clock = clock
+        self._awaited: set[asyncio.Task[None]] = set()
         self._default = next(iter(self._parts))
         self._tags: OrderedDict[str, Engine | None] = OrderedDict()  #: None: closed before it was started
+
+    def await_cluster(self, cluster: ExecutionCluster, join: Callable[[], Awaitable[Engine]]) -> None:
+        """Serve a cluster that is away once *join*, tried again and again, opens its engine; nobody waits for it."""
+        task = asyncio.create_task(self._join(cluster, join))
+        self._awaited.add(task)
+        task.add_done_callback(self._awaited.discard)
+
+    async def _join(self, cluster: ExecutionCluster, join: Callable[[], Awaitable[Engine]]) -> None:
+        outage = EngineOutage(self._clock, what=f"the {cluster} cluster", is_away=_is_away)
+        self._parts[cluster] = await outage.outlast(join)
+        log.info("cluster_joined", cluster=cluster.value, incarnation=self._parts[cluster].incarnation)
+
+    async def wait_no_more(self) -> None:
+        """Leave away what is away."""
+        for task in self._awaited:
+            task.cancel()
+        await asyncio.gather(*self._awaited, return_exceptions=True)
 
     @property
     def types(self) -> frozenset[JobType]:
@@ -69,7 +95,8 @@ class SparkEngine:
     async def publish(self, claims: Sequence[Claim]) -> frozenset[UUID]:
         """Publish committed jobs, each on its cluster; raises only when none could be."""
         published: set[UUID] = set()
-        silence: EngineUnavailable | None = None
+        away = {self._cluster_of(claim) for claim in claims} - self._parts.keys()
+        silence = EngineUnavailable(f"{' and '.join(sorted(away))}: the cluster is away") if away else None
         for cluster, part in self._parts.items():
             own = [claim for claim in claims if self._cluster_of(claim) is cluster]
             try:
@@ -101,6 +128,7 @@ class SparkEngine:
 
     async def aclose(self) -> None:
         """Stop what runs and let go of the engines, of each whatever becomes of the others."""
+        await self.wait_no_more()
         async with AsyncExitStack() as closing:
             for part in self._parts.values():
                 closing.push_async_callback(part.aclose)
@@ -121,3 +149,8 @@ class SparkEngine:
         self._tags[tag] = part
         while len(self._tags) > REMEMBERED:
             self._tags.popitem(last=False)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Also what refuses us now may be mended while the other clusters are served."""
+    return isinstance(error, EngineUnavailable | Refused)

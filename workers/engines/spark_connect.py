@@ -43,6 +43,7 @@ log = structlog.get_logger()
 
 REMEMBERED = 10_000
 STOP_AGAIN_SECONDS = 1.0
+LOOK_ANEW_SECONDS = 2.0  #: which start of the server it is; jobs are claimed on the one that was last seen
 RUNGS = (Rung.ASK, Rung.INSIST, Rung.FORCE)  #: of what is stopped again and again: the last one for good
 LOOK_SECONDS = 0.02  #: between two looks whether a submission has arrived
 LOOK_AT_MOST_SECONDS = 0.5
@@ -103,7 +104,9 @@ class SparkConnectEngine:
         except LineError:
             await line.aclose()
             raise
-        return cls(line, outputs, identity=identity, timeout_seconds=timeout_seconds, **options)
+        engine = cls(line, outputs, identity=identity, timeout_seconds=timeout_seconds, **options)
+        engine._later(engine._keep_looking())
+        return engine
 
     # --- as the executor uses it
 
@@ -176,6 +179,20 @@ class SparkConnectEngine:
             await self._ui.aclose()
         await self._outputs.aclose()
 
+    async def _keep_looking(self) -> None:
+        """Of a job that was claimed on a start that is gone, and never began, nobody could say that nothing runs."""
+        while True:
+            await self._clock.pause(LOOK_ANEW_SECONDS)
+            with contextlib.suppress(LineError):
+                self._note(await self._line.identity())
+
+    def _note(self, here: Identity) -> Identity:
+        """The start of the server that answers now."""
+        if here != self._here:
+            log.warning("server_started_anew", incarnation=here.incarnation, before=self._here.incarnation)
+        self._here = here
+        return here
+
     # --- starting
 
     async def _plan(self, run: Run) -> Plan:
@@ -189,7 +206,7 @@ class SparkConnectEngine:
         """See that its session is there. Raises LineError to be tried again, NotStarted for what is to be mended."""
         run.refuse_closed()
         try:
-            run.here = self._here = await self._line.identity()  # the server may have been started anew
+            run.here = self._note(await self._line.identity())
             await self._line.touch(run.session, SETTINGS | catalog_settings(self._outputs.root))
         except LineError as error:
             if error.condition == SESSION_CLOSED:

@@ -291,8 +291,10 @@ class SparkStandaloneEngine:
         pause, is_lost = SHORTEST_LOOK_SECONDS, False
         while True:
             fate = await self._fate(driver_id, tag)
-            if fate.run_status in ENDED and tag not in await self._drivers.outlast(self._line.active_applications):
-                return fate
+            if fate.run_status in ENDED:
+                look = partial(self._line.active_applications, on_workers=fate.is_by_log)
+                if tag not in await self._drivers.outlast(look):
+                    return fate
             if fate.run_status is RunStatus.UNKNOWN and not is_lost:
                 is_lost = True
                 log.error("run_lost", run_id=driver_id, status=fate.word)

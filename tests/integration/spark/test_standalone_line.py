@@ -57,6 +57,8 @@ def killed(success: bool) -> bytes:
 CREATED = told(action="CreateSubmissionResponse", submissionId=DRIVER, success=True, message="Driver submitted")
 STANDBY = told(action="CreateSubmissionResponse", success=False, message="Can only accept submissions in ALIVE state")
 NOBODY = told(action="KillSubmissionResponse", success=False, message="Driver driver-of-nobody does not exist")
+WORKERS = '{"workers": [{"webuiaddress": "%s", "state": "ALIVE"}, {"webuiaddress": "http://gone", "state": "DEAD"}]}'
+EXECUTORS = '{"executors": [{"id": "0", "appid": "app-1", "appdesc": {"name": "%s"}}]}'
 APPS = '{"activeapps": [{"id": "app-1", "name": "%s"}]}'
 
 
@@ -214,6 +216,27 @@ async def test_where_the_master_cannot_say_the_applications_own_word_is_an_end(t
     assert before.status is RunStatus.UNKNOWN
     assert (after.status, after.word) == (RunStatus.STOPPED, f"{before.word}; its event log has ended")
     assert seen == after
+
+
+async def test_what_told_its_own_end_has_not_ended_while_a_worker_has_executors_of_it(
+    tmp_path: Path,
+) -> None:
+    """A master that was started again knows of none of them."""
+    work = with_handle(tmp_path)
+    log = begun_log(tmp_path, work.tag)
+    log.rename(log.with_suffix(""))
+    nobodys = answer("200 OK", '{"activeapps": []}')
+    executors = [answer("200 OK", EXECUTORS % name) for name in (work.tag, work.tag + "s")]
+    with misbehaving(status(None)) as server, misbehaving(*executors) as worker:
+        workers = answer("200 OK", WORKERS % worker.url)
+        with misbehaving(nobodys, workers, nobodys, workers, nobodys, answer("500 No")) as ui:
+            async with adapter_to(server, tmp_path, ui=ui) as adapter:
+                [[first], [second]] = [(await adapter.find([work]))[work.job_id].runs for _ in range(2)]
+                unseen = (await adapter.find([work]))[work.job_id]
+
+    assert (first.status, second.status) == (RunStatus.ACTIVE, RunStatus.STOPPED)
+    assert first.word == "not known to the master; its event log has ended, and its executors are ending"
+    assert not unseen.complete
 
 
 @pytest.mark.parametrize(
