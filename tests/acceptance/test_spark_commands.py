@@ -1,21 +1,28 @@
 """A plane with both kinds of clusters of Spark, worked by the real commands on a real Connect server and master."""
 
+import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from uuid import UUID
 
 import pytest
 
+from adapters.narrative.spark_warehouse import WHOLE, Kind, Warehouse
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
 from control_plane.jobs import ExecutionCluster, JobType, Outcome
 from control_plane.lifecycle import JobState
 from control_plane.planes import Platform
 from tests.acceptance.site import PERSON, Site, Started, until
+from tests.contract.spark_standalone import SMALL
 from tests.spark import ConnectServer, Standalone
+from workers.engines.spark_plans import count_rows
 
 pytestmark = pytest.mark.spark
 
+WAREHOUSE = "COUNTERMAND_SPARK__WAREHOUSE"
 SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
 #: As in the README: a hundred billion rows that exist only while they are read.
 NUMBERS = "(SELECT explode(sequence(1, 1000000)) AS x)"
@@ -31,8 +38,36 @@ class Plane:
     plane: UUID
     settings: dict[str, str]
 
+    @classmethod
+    def of(cls, site: Site, name: str, settings: dict[str, str]) -> Self:
+        """A new one of this name."""
+        new = NewPlane(name, Platform.NARRATIVE, execution_clusters=[SHARED, DEDICATED])
+        return cls(site, site.intake.create_plane(new).data_plane_id, settings)
+
+    def another(self, name: str) -> Self:
+        """One on the same clusters, with a warehouse of its own."""
+        (warehouse := Path(self.settings[WAREHOUSE]) / name.replace(" ", "-")).mkdir()
+        return self.of(self.site, name, self.settings | {WAREHOUSE: str(warehouse)})
+
+    @property
+    def folder(self) -> Path:
+        """Of its executor."""
+        return self.site.folder / f"executor-{self.plane}"
+
+    def executor_that_dies(self, when: str, call: str) -> Started:
+        arguments = [self.site.url, str(self.plane), str(self.folder), when, call]
+        return self.site.start("dying", "tests.acceptance.dying_spark_executor", *arguments, **self.settings)
+
+    def readers_see(self, dataset_id: int) -> int | None:
+        """How many rows of the dataset; None where nobody published it, or it is not whole."""
+        warehouse = Warehouse(Path(self.settings[WAREHOUSE]))
+        shown = warehouse.shown(Kind.VIEW, dataset_id)
+        if shown is None or shown.output is None or not (output := warehouse.root / shown.output / WHOLE).exists():
+            return None
+        return count_rows(output.parent)
+
     def executor(self) -> Started:
-        wanted = ["--data-plane", str(self.plane), "--data-folder", str(self.site.folder / "data")]
+        wanted = ["--data-plane", str(self.plane), "--data-folder", str(self.folder)]
         started = self.site.start("data", "workers", "executor", *wanted, **self.settings)
         started.until_event("executor_started")
         return started
@@ -40,9 +75,11 @@ class Plane:
     def worker(self) -> Started:
         return self.site.worker("worker", self.plane, **self.settings)
 
-    def submit(self, sql: str, cluster: ExecutionCluster | None) -> UUID:
-        document = {"nql": sql, "compiled_sql": sql}
-        new = NewJob(self.plane, JobType.NQL_FORECAST, document, execution_cluster=cluster)
+    def submit(self, sql: str, cluster: ExecutionCluster | None, *, dataset_id: int | None = None) -> UUID:
+        """A forecast; with *dataset_id* a view."""
+        document = {"nql": sql, "compiled_sql": sql} | ({} if dataset_id is None else {"dataset_id": dataset_id})
+        job_type = JobType.NQL_FORECAST if dataset_id is None else JobType.MATERIALIZE_VIEW
+        new = NewJob(self.plane, job_type, document, execution_cluster=cluster)
         return self.site.intake.submit(new, PERSON).job_id
 
     def until_running(self, *job_ids: UUID) -> None:
@@ -52,16 +89,16 @@ class Plane:
 
 @pytest.fixture
 def plane(sqlite_site: Site, spark_connect: ConnectServer, spark_standalone: Standalone, tmp_path: Path) -> Plane:
-    new = NewPlane("big", Platform.NARRATIVE, execution_clusters=[SHARED, DEDICATED])
     told = {
         "CONNECT_URL": spark_connect.url,
         "UI_URL": spark_connect.ui_url,
         "MASTER_URL": spark_standalone.rest_url,
         "MASTER_UI_URL": spark_standalone.ui_url,
         "WAREHOUSE": str(tmp_path),
+        "PROPERTIES": json.dumps(SMALL),
     }
     settings = {f"COUNTERMAND_SPARK__{name}": value for name, value in told.items()}
-    return Plane(sqlite_site, sqlite_site.intake.create_plane(new).data_plane_id, settings)
+    return Plane.of(sqlite_site, "big", settings)
 
 
 def test_both_clusters_are_checked_worked_and_cancelled_on_by_one_executor_and_one_worker(plane: Plane) -> None:
@@ -85,6 +122,39 @@ def test_both_clusters_are_checked_worked_and_cancelled_on_by_one_executor_and_o
     assert [job.receipt and job.receipt.engine for job in ended.values()] == ["spark-connect", "spark-standalone"]
     done = plane.site.ended(quick, seconds=60)
     assert (done.state, done.execution_cluster, done.result) == (JobState.COMPLETED, SHARED, {"rows": 12, "cost": 0})
+
+
+#: When an executor dies, after its job's run has ended well; the job of the first is then cancelled.
+DEATHS = [
+    ("before", "commit"),
+    ("after", "commit"),
+    ("before", "publish"),
+    ("after", "publish"),
+    ("before", "complete"),
+]
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_executors_job_ends_published_if_it_was_committed_and_never_otherwise(plane: Plane) -> None:
+    """Each on a plane of its own, killed at its own step, all at once."""
+    planes = {death: plane.another(" ".join(death)) for death in DEATHS}
+    jobs = {death: own.submit(QUICK, SHARED, dataset_id=6404) for death, own in planes.items()}
+    dying = {death: own.executor_that_dies(*death) for death, own in planes.items()}
+    died = {death: executor.process.wait(200) for death, executor in dying.items()}
+    doomed, *_ = DEATHS
+    plane.site.request(jobs[doomed])
+
+    for own in planes.values():
+        own.executor()
+    planes[doomed].worker()
+    ended = {death: plane.site.ended(job_id, seconds=60).state for death, job_id in jobs.items()}
+
+    assert died == dict.fromkeys(DEATHS, -signal.SIGKILL)
+    assert ended == {death: JobState.CANCELLED if death == doomed else JobState.COMPLETED for death in DEATHS}
+    assert {death: planes[death].readers_see(6404) for death in DEATHS} == {
+        death: None if death == doomed else 12 for death in DEATHS
+    }
+    assert {plane.site.moves(jobs[death]).count("complete") for death in DEATHS if death != doomed} == {1}
 
 
 def test_an_executor_serves_the_cluster_that_answers_while_the_other_is_away(plane: Plane) -> None:

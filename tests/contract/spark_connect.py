@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pyarrow.parquet
 from msgspec import structs
 
@@ -29,6 +31,8 @@ from workers.engines.spark_connect import SparkConnectEngine
 USER = "countermand"
 #: One task, which counts for hours.
 ENDLESS = "SELECT id FROM range(0, 100000000000000, 1, 1) WHERE id % 99999999977 = 7"
+#: In the stack of whatever thread runs a task; one that waits for its next keeps the name of its last.
+RUNS_A_TASK = "org.apache.spark.executor.Executor$TaskRunner.run"
 TIMEOUT_SECONDS = 60.0  #: a server that has just started takes long over its first query
 
 
@@ -101,6 +105,19 @@ class SparkConnectPlane:
         assert sight is not None
         names = sight.operations(session.session_id)
         return sum(sight.traces(session.session_id, name).active_tasks for name in names)
+
+    async def task_threads(self, work: Work, *, inside: str = RUNS_A_TASK) -> list[str]:
+        """The names of the server's threads that run tasks of the job, and are *inside* of this."""
+        application, session_id = (await self.line.identity()).application, self.session(work).session_id
+        sight = await self.ui.look(application)
+        assert sight is not None
+        own = [job for job in sight.jobs if any(found[0] == session_id for found in job.operations)]
+        names = [f" in stage {stage}." for job in own for stage in job.stage_ids]
+        url = f"{self.server.ui_url}/api/v1/applications/{application}/executors/driver/threads"
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+            threads = (await client.get(url)).raise_for_status().json()
+        running = [one["threadName"] for one in threads if inside in json.dumps(one["stackTrace"])]
+        return [thread for thread in running if any(name in thread for name in names)]
 
     async def exhaust(self, operation: Operation, sql: str, *, tag: str) -> LineError | None:
         """Run it to its end, and let go of it as Spark's own client does; the error that it ended with, if any."""

@@ -63,6 +63,7 @@ async def test_the_reference_pages_sql_over_many_rows_is_stopped_half_way(shared
 
     assert ending.status is RunStatus.STOPPED
     assert await shared_cluster.active_tasks(work) == 0
+    assert await shared_cluster.task_threads(work) == []
     assert not await shared_cluster.adapter.publish([structs.replace(work, publication=Publication(6404, 1))])
 
 

@@ -120,6 +120,8 @@ async def test_of_two_jobs_on_one_server_one_is_cancelled_and_the_other_writes_t
     other = asyncio.ensure_future(
         plane.run_to_end(spared, "SELECT id FROM range(0, 200000000, 1, 2) WHERE id % 99999989 = 7")
     )
+    while not (await plane.active_tasks(spared) or other.done()):  # both compute when one is stopped
+        pass
 
     [run] = await stopped(plane.adapter, doomed)
     ending = await other
