@@ -21,7 +21,10 @@ from control_plane.work import Claim, Publication, Work
 from tests.contract.spark_standalone import ENDLESS, SMALL, adapter_of, opened
 from tests.doubles.tcp_proxy import Fault, TcpProxy
 from tests.narrative import claim_of, until, view_of
-from tests.spark import Standalone, is_running
+from tests.spark import Standalone, catalog_jar, is_running
+from workers.demo import spark_example
+from workers.demo.example import long_view
+from workers.demo.spark_example import CATALOG
 from workers.engines.base import Ending, NotStarted
 from workers.engines.spark_standalone import SparkStandaloneEngine
 
@@ -149,6 +152,32 @@ async def test_a_job_whose_executor_was_killed_is_found_by_its_tag_stopped_and_l
     assert (ended.status, ended.word, ended.handle) == (RunStatus.STOPPED, "KILLED", run.handle)
     assert [command_of(process) for process in processes if is_running(process)] == []
     assert (await adapter.running()).runs == ()
+
+
+async def test_the_reference_pages_sql_is_stopped_half_way_and_leaves_no_executor_and_no_thread(
+    cluster: Standalone, adapter: SparkStandaloneAdapter, tmp_path: Path
+) -> None:
+    """Its tasks run in processes of its own: they compute before, and none of them is there afterwards."""
+    spark_example.load(tmp_path)
+    claim = view_of(long_view()["compiled_sql"])
+    catalog = {"spark.driver.extraClassPath": str(catalog_jar(tmp_path)), "spark.sql.catalog.narrative": CATALOG}
+    async with opened(cluster, tmp_path, **catalog) as engine:
+        handle = await engine.start(claim, lambda: 30.0)
+        await until(lambda: has_begun_to_compute(tmp_path, claim.tag), seconds=90)
+        processes = processes_of(cluster, tmp_path, claim.tag)
+        [executor] = [process for process in processes if any(EXECUTOR in part for part in command_of(process))]
+        await until(lambda: executor.cpu_percent(0.5) > 30, seconds=60)
+
+        [run] = (await listing_of(adapter, work_of(claim, tmp_path))).runs
+        await adapter.stop([run], Rung.ASK)
+        ended = await until_ended(adapter, work_of(claim, tmp_path))
+        left = [command_of(process) for process in processes if is_running(process)]
+        ending = await engine.follow(handle)
+
+    assert (run.status, ended.status, ended.word) == (RunStatus.ACTIVE, RunStatus.STOPPED, "KILLED")
+    assert left == []
+    assert ending.status is RunStatus.STOPPED
+    assert not (tmp_path / "outputs" / f"JOB_{claim.job_id}" / "_SUCCESS").exists()
 
 
 async def test_a_submission_whose_answer_was_lost_leaves_nothing_that_runs(
