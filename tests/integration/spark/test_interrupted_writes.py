@@ -6,6 +6,7 @@ A job writes to a place of its own, which readers are shown by a manifest once t
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -56,6 +57,16 @@ class Shell:
             await running
         assert interrupted.value.condition == "OPERATION_CANCELED", interrupted.value.message
 
+    async def creates(self, statement: str) -> bool:
+        """Whether the table is made; False where files are in its place."""
+        try:
+            await self.run(statement)
+        except LineError as error:
+            if "non-empty directory" not in error.message:
+                raise
+            return False
+        return True
+
     async def aclose(self) -> None:
         with contextlib.suppress(LineError):
             await self._line.release_session(self._session)
@@ -87,7 +98,28 @@ def table() -> str:
 
 
 def files_in(place: Path) -> list[str]:
-    return sorted(path.name for path in place.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """Their paths in it."""
+    files = (path for path in place.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(str(path.relative_to(place)) for path in files)
+
+
+async def test_create_table_as_select_leaves_no_table_and_no_rows_and_can_be_repeated_once_its_files_stay_gone(
+    shell: Shell, place: Path, table: str
+) -> None:
+    """Mostly it leaves an empty folder; a task that ends late leaves files in ``_temporary``, or makes them anew."""
+    create = f"CREATE TABLE {table} USING parquet LOCATION 'file://{place}' AS "
+
+    await shell.interrupt_once_it_writes(create + SLOW, place)
+
+    assert [name for name in files_in(place) if not (place / name).is_relative_to(place / "_temporary")] == []
+    with pytest.raises(LineError) as missing:
+        await shell.run(f"DROP TABLE {table}")
+    assert missing.value.condition == "TABLE_OR_VIEW_NOT_FOUND"
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not await shell.creates(create + "SELECT 1L AS n"):
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+    assert rows_in(place) == [1]
+    await shell.run(f"DROP TABLE {table}")
 
 
 async def test_create_table_as_select_whose_server_is_killed_leaves_files_that_forbid_its_repetition(
