@@ -25,6 +25,8 @@ from control_plane.work import Work
 from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, SparkConnectPlane, connected
 from tests.narrative import until
 from tests.spark import ConnectServer
+from workers.demo import spark_example
+from workers.demo.example import long_view
 from workers.engines.base import NotStarted
 
 TOMBSTONES = 3
@@ -110,17 +112,24 @@ async def stop_until_ended(plane: SparkConnectPlane, work: Work) -> None:
             await plane.adapter.stop(runs, Rung.ASK)
 
 
-async def test_after_a_stop_the_server_is_as_idle_as_before(
+async def test_after_a_stop_of_the_reference_pages_sql_the_server_is_as_idle_as_before(
     plane: SparkConnectPlane, record_property: Callable[[str, object], None]
 ) -> None:
+    """No task, no thread that runs one, and no CPU."""
     process, work = psutil.Process(plane.server.pid), plane.work()
-    await plane.start(work)
+    spark_example.load(plane.warehouse.root)
+    await plane.submit(work, long_view()["compiled_sql"])
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not (threads := await plane.task_threads(work)):
+            pass
     computing = await asyncio.to_thread(cpu_ratio, process, seconds=1.0)
 
     await stop_until_ended(plane, work)
     await plane.until_idle(work)
+    left = await plane.task_threads(work)
     idle = await asyncio.to_thread(cpu_ratio, process, seconds=1.0)
 
+    assert (bool(threads), left) == (True, [])
     record_property("cpu_of_spark_connect", f"{computing:.2f} of a core before the stop, {idle:.2f} after it")
     assert idle < computing / 3
 
