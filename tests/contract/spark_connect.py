@@ -31,6 +31,11 @@ from workers.engines.spark_connect import SparkConnectEngine
 USER = "countermand"
 #: One task, which counts for hours.
 ENDLESS = "SELECT id FROM range(0, 100000000000000, 1, 1) WHERE id % 99999999977 = 7"
+#: One task of one row, which takes many seconds over it and looks at no interrupt meanwhile.
+DEAF = (
+    "SELECT n FROM (SELECT explode(sequence(1, 1)) AS n) WHERE 0 > aggregate(sequence(1, 6000), 0L, (a, x) -> a + "
+    "aggregate(sequence(1, 10000), 0L, (b, y) -> (b + x * y) % 7 + n))"
+)
 #: In the stack of whatever thread runs a task; one that waits for its next keeps the name of its last.
 RUNS_A_TASK = "org.apache.spark.executor.Executor$TaskRunner.run"
 TIMEOUT_SECONDS = 60.0  #: a server that has just started takes long over its first query

@@ -12,7 +12,7 @@ from adapters.narrative.spark_connect_errors import CANCELED, SESSION_CLOSED
 from adapters.narrative.spark_connect_names import Operation, Server, Session, operation_of
 from control_plane.jobs import Rung
 from control_plane.work import Work
-from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, USER, SparkConnectPlane, rows_in
+from tests.contract.spark_connect import DEAF, ENDLESS, TIMEOUT_SECONDS, USER, SparkConnectPlane, rows_in
 from tests.narrative import PLANE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark]
@@ -22,9 +22,9 @@ async def listing(adapter: Adapter, work: Work) -> Listing:
     return (await adapter.find([work]))[work.job_id]
 
 
-async def stopped(adapter: Adapter, work: Work) -> list[Run]:
+async def stopped(adapter: Adapter, work: Work, *, seconds: float = TIMEOUT_SECONDS) -> list[Run]:
     """The job's runs, stopped again and again until all of them have ended."""
-    async with asyncio.timeout(TIMEOUT_SECONDS):
+    async with asyncio.timeout(seconds):
         while True:
             runs = (await listing(adapter, work)).runs
             if runs and all(run.status in ENDED for run in runs):
@@ -68,6 +68,36 @@ async def test_what_is_stopped_until_its_status_is_final_computes_no_more(shared
 
     assert (run.status, run.word) == (RunStatus.STOPPED, "CANCELLED")
     assert await plane.active_tasks(work) == 0
+
+
+@pytest.mark.timeout(300)
+async def test_a_task_that_looks_at_no_interrupt_keeps_its_run_active_whatever_connect_says(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    """For its canceller, and for its executor."""
+    plane, work = shared_cluster, shared_cluster.work()
+    handle = await plane.submit(work, DEAF)
+    following = asyncio.ensure_future(plane.engine.follow(handle))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not await plane.task_threads(work, inside="GeneratedIterator"):
+            pass
+    [run] = (await listing(plane.adapter, work)).runs
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while (said := (await plane.line.states(plane.session(work)))[handle.run_id]) != "CANCELLED":
+            assert said in ("RUNNING", "TERMINATING")
+            await plane.adapter.stop([run], Rung.ASK)
+
+    [listed] = (await listing(plane.adapter, work)).runs
+    seen = (await plane.adapter.observe([run]))[run.handle]
+    followed = following.done()
+    threads = await plane.task_threads(work)
+    [ended] = await stopped(plane.adapter, work, seconds=200.0)  # so long on a busy machine
+
+    assert (listed.status, listed.word) == (RunStatus.ACTIVE, "CANCELLED, 1 tasks active")
+    assert (seen, followed, len(threads)) == (listed, False, 1)
+    assert (ended.status, ended.word) == (RunStatus.STOPPED, "CANCELLED")
+    assert await plane.task_threads(work) == []
+    assert (await following).status is RunStatus.STOPPED
 
 
 async def test_an_operation_that_began_after_the_stop_is_found_and_stopped_as_well(
