@@ -132,6 +132,9 @@ def _missing(told: object) -> Iterator[Wrong]:
     if reached and "warehouse" not in names:
         error = allowed("given: the folder that Spark, executors and workers share", beside=reached[0])
         yield Wrong(("warehouse",), error)
+    if "connect_url" in names and "ui_url" not in names:
+        reason = "given: the Connect server's web UI; without it nothing proves that a run has ended"
+        yield Wrong(("ui_url",), allowed(reason, beside="connect_url"))
     for url, others in zip(CLUSTERS, (OF_CONNECT, OF_MASTER), strict=True):
         for name in others if reached and url not in names else ():
             if name in names:

@@ -15,11 +15,12 @@ from uuid import UUID
 
 from msgspec import structs
 
-from adapters.base import Check, Listing, Run, RunStatus, StopAnswer, Trouble
-from adapters.narrative.spark_connect_drill import drill
+from adapters.base import Check, Listing, Run, RunStatus, StopAnswer
+from adapters.narrative.spark_connect_drill import Drill
 from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError
 from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line
+from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, Server, is_uuid, session_of
 from adapters.narrative.spark_connect_sessions import Sessions, gone
 from adapters.narrative.spark_connect_ui import Sight, Ui
@@ -43,10 +44,6 @@ Answer = TypeVar("Answer")
 
 AT_ONCE = 50  #: calls under way together
 OPTIONS = ("server", "user", "ui_url", "warehouse")
-NO_UI = Trouble(Waiting.HANDLE_UNKNOWN, "what runs on a Connect server its web UI alone tells; does ui_url answer?")
-UI_ANSWERS = "and its web UI shows its tasks"
-UI_SILENT = "but at ui_url its web UI does not answer for it"
-NO_UI_URL = "but without ui_url its word alone is believed, and what overlooks an interrupt cannot be stopped"
 HOW_NAMED = "work that was started elsewhere is named <user>/<session>/<operation>"
 
 
@@ -69,13 +66,15 @@ class SparkConnectAdapter:
         data_plane_id: UUID,
         user: str = "countermand",
         outputs: Outputs | None = None,
-        ui_url: str | None = None,
+        ui_url: str,
         timeout_seconds: float = 10.0,
     ) -> None:
         self._line = Line(server, user=user, timeout_seconds=timeout_seconds)
         self._sessions = Sessions(self._line)
-        self._ui = Ui(ui_url, timeout_seconds=timeout_seconds) if ui_url else None
+        self._ui = Ui(ui_url, timeout_seconds=timeout_seconds)
+        self._lookout = Lookout(self._line, self._ui, timeout_seconds=timeout_seconds)
         self._ladder = Ladder(self._line, self._ui)
+        self._drill = Drill(self._line, self._sessions, self._ladder, self._lookout)
         self._outputs = outputs
         self._prefix = f"countermand:{installation}:{data_plane_id}:"
         self._timeout_seconds = timeout_seconds
@@ -127,9 +126,11 @@ class SparkConnectAdapter:
         here = await self._line.identity()
         asked = [run for run in runs if run.handle.incarnation == here.incarnation]
         seen = [run for run in await self._each(asked, lambda run: self._see(run, here)) if run is not None]
-        sight = await self._sight(here, unfinished=any(map(is_gone, seen))) if any(map(wants_a_look, seen)) else None
+        if any(map(wants_a_look, seen)):
+            sight = await self._lookout.look(here.application, unfinished=any(map(is_gone, seen)))
+            seen = [looked_at(run, sight, here.user) for run in seen]
         await self._line.still_in(here.incarnation)
-        return {run.handle: looked_at(run, sight, here.user) if sight else run for run in seen}
+        return {run.handle: run for run in seen}
 
     async def _see(self, run: Run, here: Identity) -> Run | None:
         operation = operation_named(run, here.user)
@@ -146,13 +147,13 @@ class SparkConnectAdapter:
         return structs.replace(run, status=STATUSES.get(state, RunStatus.GONE), word=state, ended_at=None)
 
     async def _looked_at(self, works: Sequence[Work], listings: Sequence[Listing], here: Identity) -> list[Listing]:
-        """The same as the web UI lets it stand; where that does not answer, Connect's own word does."""
+        """The same as the web UI lets it stand; Connect's word alone proves no end."""
         pairs = list(zip(works, listings, strict=True))
         if not any(self._wants_a_look(work, listing, here) for work, listing in pairs):
             return list(listings)
         unfinished = any(self._may_be_unfinished(work, listing, here) for work, listing in pairs)
-        sight = await self._sight(here, unfinished=unfinished)
-        return [self._as_seen(work, listing, sight, here) if sight else listing for work, listing in pairs]
+        sight = await self._lookout.look(here.application, unfinished=unfinished)
+        return [self._as_seen(work, listing, sight, here) for work, listing in pairs]
 
     def _wants_a_look(self, work: Work, listing: Listing, here: Identity) -> bool:
         """Also where nothing ran when the session was ended: something may have begun in between."""
@@ -171,15 +172,11 @@ class SparkConnectAdapter:
             known += [looked_at(run, sight, here.user) for run in late]
         return structs.replace(listing, runs=tuple(known))
 
-    async def _sight(self, here: Identity, *, unfinished: bool = False) -> Sight | None:
-        return None if self._ui is None else await self._ui.look(here.application, unfinished=unfinished)
-
     async def running(self) -> Listing:
         """Every run of the plane's jobs that computes, as the web UI shows it; what is being planned it does not."""
         try:
             here = await self._line.identity()
-            if (sight := await self._sight(here)) is None:
-                return Listing(trouble=NO_UI)
+            sight = await self._ui.look(here.application)
             tags = sorted(tag for session_id, tag in sight.tagged(self._prefix) if _is_ours(session_id, tag, here))
             works = [Work(job_id, tag) for tag in tags if (job_id := _job_of(tag)) is not None]
             listings = await self._each(works, lambda work: self._list(work, here))
@@ -219,6 +216,8 @@ class SparkConnectAdapter:
             return _answer_to(error)
 
     async def _stop_own(self, run: Run, operation: Operation, rung: Rung, here: Identity) -> StopAnswer:
+        is_given_up = STATUSES.get(run.word) is not RunStatus.ACTIVE  # Connect has: the web UI alone stops it still
+        rung = Rung.FORCE if is_given_up else rung
         told = await self._ladder.climb(operation, run.tag, rung, application=here.application)
         return _answer(told, await self._sessions.release_ended(*operation))
 
@@ -267,19 +266,15 @@ class SparkConnectAdapter:
         """Start a query that only counts, as the executors' user, and see whether it is stopped; and its web UI."""
         began = monotonic()
         try:
-            detail = await drill(self._line, self._sessions, prefix=self._prefix, timeout_seconds=self._timeout_seconds)
-            sight = await self._sight(await self._line.identity(), unfinished=True)
+            detail = await self._drill.run(prefix=self._prefix, within_seconds=self._timeout_seconds)
         except LineError as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
-        ok = self._ui is None or sight is not None
-        seen = UI_ANSWERS if sight is not None else NO_UI_URL if self._ui is None else UI_SILENT
-        return Check(ok=ok, detail=f"{detail}, {seen}", seconds=monotonic() - began)
+        return Check(ok=True, detail=f"{detail}, and its web UI shows its tasks", seconds=monotonic() - began)
 
     async def aclose(self) -> None:
         """Let go of connections, and of this process's own session."""
         await self._line.aclose()
-        if self._ui is not None:
-            await self._ui.aclose()
+        await self._ui.aclose()
         if self._outputs is not None:
             await self._outputs.aclose()
 

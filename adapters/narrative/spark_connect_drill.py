@@ -1,48 +1,79 @@
 """A query that only counts, started and stopped: can work on this server be cancelled now?"""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from uuid import uuid4
 
 from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line, reading
-from adapters.narrative.spark_connect_names import Session, operation_of, session_of
+from adapters.narrative.spark_connect_lookout import Lookout
+from adapters.narrative.spark_connect_names import Identity, Operation, operation_of, session_of
 from adapters.narrative.spark_connect_sessions import Sessions
 from adapters.narrative.spark_connect_words import have_ended
-from control_plane.jobs import Waiting
+from control_plane.jobs import Rung, Waiting
 
 ENDLESS = "SELECT count(*) FROM range(0, 1000000000000, 1, 1) WHERE id % 99999999977 = 7"
+PAUSE_SECONDS = 0.02
+LATE_SECONDS = 30.0  #: for what was not stopped in time: nobody else would stop it
 
 
-async def drill(line: Line, sessions: Sessions, *, prefix: str, timeout_seconds: float) -> str:
-    """What was found, in one sentence. In a session of its own, under a tag that is no job's. Raises LineError."""
-    tag = f"{prefix}{uuid4()}:drill"
-    session = session_of(line.user, tag)
-    here = await line.identity()
-    await line.touch(session)
-    running = asyncio.create_task(_exhaust(line, session, tag))
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            seconds = await _stop(line, sessions, session, tag)
-    except TimeoutError as error:
-        detail = f"{line.server.address} did not stop a query within {timeout_seconds:g} s"
-        raise LineError(Waiting.STILL_RUNNING, detail) from error
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await line.release_session(session)
-    return f"{here.application} stopped a query of {here.user} within {seconds:.2g} s"
+class Drill:
+    """Drills on one server, by what cancels there."""
 
+    def __init__(self, line: Line, sessions: Sessions, ladder: Ladder, lookout: Lookout) -> None:
+        self._line = line
+        self._sessions = sessions
+        self._ladder = ladder
+        self._lookout = lookout
 
-async def _exhaust(line: Line, session: Session, tag: str) -> None:
-    async for _ in line.execute(session, operation_of(tag), reading(ENDLESS), tag=tag):
-        pass
+    async def run(self, *, prefix: str, within_seconds: float) -> str:
+        """What was found, in one sentence. In a session of its own, under a tag that is no job's. Raises LineError."""
+        here = await self._line.identity()
+        tag = f"{prefix}{uuid4()}:drill"
+        operation = Operation(session_of(here.user, tag), operation_of(tag))
+        async with self._running(operation, tag):
+            seconds = await self._stop(operation, tag, here, within_seconds)
+            if seconds is not None:
+                return f"{here.application} stopped a query of {here.user} within {seconds:.2g} s"
+            late = await self._stop(operation, tag, here, LATE_SECONDS)
+        detail = f"{self._line.server.address} did not stop a query within {within_seconds:g} s"
+        left = "" if late is not None else f"; it only counts, and may run on there as {operation.name}"
+        raise LineError(Waiting.STILL_RUNNING, detail + left)
 
+    @asynccontextmanager
+    async def _running(self, operation: Operation, tag: str) -> AsyncIterator[None]:
+        await self._line.touch(operation.session)
+        running = asyncio.create_task(self._exhaust(operation, tag))
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            with suppress(LineError):  # it ends by itself, an hour later
+                await self._line.release_session(operation.session)
 
-async def _stop(line: Line, sessions: Sessions, session: Session, tag: str) -> float:
-    """Seconds from the interrupt that met it to its last status."""
-    operation_id, began = operation_of(tag), 0.0
-    while not began or not have_ended({operation_id: await sessions.release_ended(session, operation_id)}):
-        if await line.interrupt(session, tag=tag):
-            began = monotonic()
-    return monotonic() - began
+    async def _exhaust(self, operation: Operation, tag: str) -> None:
+        async for _ in self._line.execute(*operation, reading(ENDLESS), tag=tag):
+            pass
+
+    async def _stop(self, operation: Operation, tag: str, here: Identity, within_seconds: float) -> float | None:
+        """Seconds from the interrupt that met it until nothing of it was left; None where that was not in time."""
+        met_at: float | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                while True:
+                    ended = have_ended({"": await self._sessions.release_ended(*operation)})
+                    if met_at and ended and not await self._computes(operation, here):
+                        return monotonic() - met_at
+                    rung = Rung.FORCE if met_at and ended else Rung.ASK
+                    if await self._ladder.climb(operation, tag, rung, application=here.application):
+                        met_at = met_at or monotonic()
+                    await asyncio.sleep(PAUSE_SECONDS)
+        return None
+
+    async def _computes(self, operation: Operation, here: Identity) -> bool:
+        sight = await self._lookout.look(here.application)
+        return sight.traces(operation.session.session_id, operation.operation_id).computes

@@ -12,9 +12,9 @@ from control_plane.jobs import Rung
 
 
 class Ladder:
-    """On one server, with its web UI where that is known. Raises LineError."""
+    """On one server and its web UI. Raises LineError."""
 
-    def __init__(self, line: Line, ui: Ui | None) -> None:
+    def __init__(self, line: Line, ui: Ui) -> None:
         self._line = line
         self._ui = ui
 
@@ -29,7 +29,7 @@ class Ladder:
             told |= await self.interrupt(session, operation_id=operation_id)
         if rung is Rung.FORCE:
             told |= await self.interrupt(session)
-            told |= self._ui is not None and await self._ui.kill(application, session.session_id)
+            told |= await self._ui.kill(application, session.session_id)
         return told
 
     async def interrupt(self, session: Session, *, tag: str | None = None, operation_id: str | None = None) -> bool:

@@ -67,6 +67,11 @@ class Line:
         self._channel: aio.Channel | None = None
         self._stub: Any = None
 
+    @property
+    def own(self) -> Session:
+        """This process's own session; it is there once the server has named itself."""
+        return self._own
+
     async def identity(self) -> Identity:
         """Which start of the server answers now, and whom it is asked as. Asked anew each time."""
         try:

@@ -11,13 +11,17 @@ file system without its native library. A second interrupt does nothing then, no
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import httpx
 import msgspec
 from msgspec import Struct, field
+
+from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_names import Operation
+from control_plane.jobs import Waiting
 
 Kind = TypeVar("Kind", bound=Struct)
 
@@ -27,6 +31,11 @@ OPERATION_TAG = re.compile(r"SparkConnect_OperationTag_User_.*_Session_([0-9a-f-
 MOMENT = "%Y-%m-%dT%H:%M:%S.%f%Z"
 #: In the page of running jobs, and another at each start of the server: no number is taken for a later start's job.
 TOKEN = re.compile(r'name="csrfToken" value="([^"]+)"')
+#: The pools in which Spark 4.3.0 prepares parts of a query, by its own names for them.
+POOLS = re.compile(
+    r"(shuffle-exchange|broadcast-exchange|subquery|dynamicpruning|QueryStageCreator|ResultQueryStageExecution)\b"
+)
+RESTING = ("ThreadPoolExecutor.getTask", "DAGScheduler.runJob")
 FINISHED = frozenset({"FINISHED", "FAILED", "CANCELED", "TIMEDOUT", "CLOSED"})
 
 
@@ -76,12 +85,38 @@ class Stage(Struct, frozen=True, rename="camel"):
         return max(self.num_active_tasks, 1 if self.status == "ACTIVE" else 0)
 
 
+class StackTrace(Struct, frozen=True):
+    """Where a thread is, the innermost call first."""
+
+    elems: list[str] = field(default_factory=list)
+
+
+class Thread(Struct, frozen=True, rename="camel"):
+    """One of the driver's."""
+
+    thread_id: int
+    thread_name: str
+    stack_trace: StackTrace
+
+    @property
+    def prepares(self) -> bool:
+        """Whether it is of a pool that submits jobs for queries, and neither idle nor waits for a job of its own."""
+        rests = any(call in element for element in self.stack_trace.elems for call in RESTING)
+        return POOLS.match(self.thread_name) is not None and not rests
+
+
 class Traces(NamedTuple):
-    """What the UI knows of one operation: tasks that run, when the last of its jobs ended, and whether it goes on."""
+    """What the UI knows of one operation."""
 
     active_tasks: int = 0
-    ended_at: datetime | None = None
-    unfinished: bool = False
+    running_jobs: int = 0  #: of Spark's own: their tasks may have yet to begin
+    ended_at: datetime | None = None  #: the last of its jobs
+    unfinished: bool = False  #: where that was asked about: it goes on, and may begin more
+
+    @property
+    def computes(self) -> bool:
+        """Whether tasks of it are active, or will be."""
+        return bool(self.active_tasks or self.running_jobs)
 
 
 class Sight(NamedTuple):
@@ -97,6 +132,11 @@ class Sight(NamedTuple):
         traces = self._traces(job for job in self.jobs if name in job.operations)
         return traces._replace(unfinished=name in self.unfinished)
 
+    def shows_job_of(self, operation: Operation) -> bool:
+        """Whether a job of it was begun, ended or not."""
+        name = (operation.session.session_id, operation.operation_id)
+        return any(name in job.operations for job in self.jobs)
+
     def operations(self, session_id: str) -> set[str]:
         """The operations of a session that have left any trace."""
         known = self.unfinished.union(*(job.operations for job in self.jobs))
@@ -109,14 +149,18 @@ class Sight(NamedTuple):
 
     def tagged(self, prefix: str) -> set[tuple[str, str]]:
         """Sessions and tags of which something runs, of the tags that begin so."""
-        running = (job for job in self.jobs if job.status == "RUNNING" or self._traces([job]).active_tasks)
+        running = (job for job in self.jobs if self._traces([job]).computes)
         return {found for job in running for found in job.tags if found[1].startswith(prefix)}
 
     def _traces(self, jobs: Iterable[Job]) -> Traces:
         own = list(jobs)
         stages = {stage for job in own for stage in job.stage_ids}
         ended = [moment(job.completion_time) for job in own if job.completion_time]
-        return Traces(sum(self.active.get(stage, 0) for stage in stages), max(ended, default=None))
+        return Traces(
+            active_tasks=sum(self.active.get(stage, 0) for stage in stages),
+            running_jobs=sum(job.status == "RUNNING" for job in own),
+            ended_at=max(ended, default=None),
+        )
 
 
 class Ui:
@@ -125,19 +169,32 @@ class Ui:
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
         self._client = httpx.AsyncClient(base_url=f"{url.rstrip('/')}/", timeout=timeout_seconds)
 
-    async def look(self, application: str, *, unfinished: bool = False) -> Sight | None:
-        """What it tells of this start of the server; None where it does not answer, or not for this one.
+    async def look(self, application: str, *, unfinished: bool = False) -> Sight:
+        """What it tells of this start of the server. It may be late: see `Lookout`.
 
         *unfinished*: also of which operations it knows no end, asked first: whatever they begin meanwhile is seen.
+        Raises LineError where it does not answer, or not for this start.
         """
-        try:
+        with self._heard(application):
             statements = await self._all(application, "connect/operations", Statement) if unfinished else []
             jobs = await self._all(application, "jobs", Job)
             stages = await self._all(application, "stages", Stage)
-        except (httpx.HTTPError, msgspec.DecodeError):
-            return None
         goes_on = ((one.session_id, one.operation_id) for one in statements if one.state not in FINISHED)
         return Sight(tuple(jobs), active_tasks(stages), frozenset(goes_on))
+
+    async def preparing(self, application: str) -> set[int]:
+        """The driver's threads that may be about to submit a job, by their numbers. Raises LineError as `look` does."""
+        with self._heard(application):
+            threads = await self._all(application, "executors/driver/threads", Thread)
+        return {thread.thread_id for thread in threads if thread.prepares}
+
+    @contextlib.contextmanager
+    def _heard(self, application: str) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, msgspec.DecodeError) as error:
+            detail = f"the web UI at {self._client.base_url} does not answer for {application}: {error!r}"
+            raise LineError(Waiting.PLANE_SILENT, detail) from error
 
     async def _all(self, application: str, what: str, kind: type[Kind]) -> list[Kind]:
         response = await self._client.get(f"api/v1/applications/{application}/{what}")
@@ -149,10 +206,10 @@ class Ui:
 
         That is no answer about their end. Nothing is done where the UI is away, or does not let jobs be killed.
         """
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx.HTTPError, LineError):
             page = await self._client.get("jobs/")
             token, sight = TOKEN.search(page.text), await self.look(application)
-            if token is None or sight is None:
+            if token is None:
                 return False
             asked = [
                 await self._client.post("jobs/job/kill/", data={"id": str(job), "csrfToken": token[1]})

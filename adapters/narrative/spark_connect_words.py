@@ -55,7 +55,7 @@ def looked_at(run: Run, sight: Sight, user: str) -> Run:
     if operation is None or not wants_a_look(run):
         return run
     traces = sight.traces(operation.session.session_id, operation.operation_id)
-    if traces.active_tasks or (is_gone(run) and traces.unfinished):
-        word = f"{run.word}, {traces.active_tasks} tasks active" if traces.active_tasks else f"{run.word}, not finished"
+    if traces.computes or (is_gone(run) and traces.unfinished):
+        word = f"{run.word}, {traces.active_tasks} tasks active" if traces.computes else f"{run.word}, not finished"
         return structs.replace(run, status=RunStatus.ACTIVE, word=word, ended_at=None)
     return structs.replace(run, ended_at=traces.ended_at if run.status in ENDED else None)

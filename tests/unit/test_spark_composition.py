@@ -19,7 +19,7 @@ from workers.cli.remote_worker import check_remote_worker
 from workers.cli.spark import adapter_options, engine_options, options_of
 
 SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
-BOTH = 'connect_url = "sc://s:15002"\nmaster_url = "http://m:6066"\nwarehouse = "/mnt/w"\n'
+BOTH = 'connect_url = "sc://s:15002"\nui_url = "http://s:4040"\nmaster_url = "http://m:6066"\nwarehouse = "/mnt/w"\n'
 PLANE = DataPlane(
     data_plane_id=UUID(int=1),
     company_id=1,
@@ -58,7 +58,7 @@ def test_a_plane_gets_the_engine_of_its_platform_and_a_narrative_one_with_cluste
 
 
 def test_a_worker_is_told_of_each_of_the_planes_clusters_the_first_one_first(configure: Configure) -> None:
-    settings = configure(f'[spark]\n{BOTH}connect_user = "ada"\nui_url = "http://s:4040"\n')
+    settings = configure(f'[spark]\n{BOTH}connect_user = "ada"\n')
 
     parts = adapter_options(settings, PLANE)["parts"]
 
@@ -75,7 +75,9 @@ def test_a_worker_is_told_of_each_of_the_planes_clusters_the_first_one_first(con
 
 def test_a_cluster_may_be_cancelled_on_by_the_adapter_of_a_package(configure: Configure) -> None:
     own = '[spark.adapters.dedicated]\nname = "spark-yarn"\noptions = {url = "http://yarn:8088"}\n'
-    settings = configure(f'[spark]\nconnect_url = "sc://s:15002"\nwarehouse = "/mnt/w"\n{own}')
+    settings = configure(
+        f'[spark]\nconnect_url = "sc://s:15002"\nui_url = "http://s:4040"\nwarehouse = "/mnt/w"\n{own}'
+    )
 
     parts = adapter_options(settings, PLANE)["parts"]
 
@@ -87,7 +89,7 @@ def test_a_cluster_may_be_cancelled_on_by_the_adapter_of_a_package(configure: Co
 
 
 def test_a_worker_that_lacks_one_of_the_planes_clusters_is_told_which_and_the_remedy(configure: Configure) -> None:
-    settings = configure('[spark]\nconnect_url = "sc://s:15002"\nwarehouse = "/mnt/w"\n')
+    settings = configure('[spark]\nconnect_url = "sc://s:15002"\nui_url = "http://s:4040"\nwarehouse = "/mnt/w"\n')
 
     with pytest.raises(BadInput) as caught:
         adapter_options(settings, PLANE)
@@ -150,6 +152,7 @@ def test_check_config_tells_every_file_of_the_clusters_that_cannot_be_used(
         control_plane = "https://control-plane.example"
         [spark]
         connect_url = "sc://s:15002"
+        ui_url = "http://s:4040"
         connect_token_file = "{tmp_path}/nothing"
         connect_ca_file = "{tmp_path}/nothing"
         warehouse = "{tmp_path}"

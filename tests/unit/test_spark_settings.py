@@ -9,7 +9,7 @@ from config.settings import SettingsError, load_settings
 
 WriteFile = Callable[[str], Path]
 REACH = 'control_plane = "https://control.example"\n'
-SHARED = 'connect_url = "sc://spark.example:15002"\nwarehouse = "/mnt/w"\n'
+SHARED = 'connect_url = "sc://spark.example:15002"\nui_url = "http://spark.example:4040"\nwarehouse = "/mnt/w"\n'
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_one_kind_of_cluster_and_the_warehouse_are_enough(write_file: WriteFile)
 
 def test_it_can_be_set_up_by_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUNTERMAND_SPARK__CONNECT_URL", "sc://[::1]:15002")
+    monkeypatch.setenv("COUNTERMAND_SPARK__UI_URL", "http://[::1]:4040")
     monkeypatch.setenv("COUNTERMAND_SPARK__WAREHOUSE", "/mnt/w")
 
     assert load_settings().spark.connect_url == "sc://[::1]:15002"
@@ -62,8 +63,15 @@ def test_it_can_be_set_up_by_variables_alone(monkeypatch: pytest.MonkeyPatch) ->
         (
             f"[spark]\n{SHARED.replace('/mnt/w', 'mnt/w')}",
             (
-                ":3: spark.warehouse should be an absolute path: Spark, executors and workers reach the folder by it, "
+                ":4: spark.warehouse should be an absolute path: Spark, executors and workers reach the folder by it, "
                 "not 'mnt/w'."
+            ),
+        ),
+        (
+            '[spark]\nconnect_url = "sc://s:15002"\nwarehouse = "/w"',
+            (
+                ":2: spark.ui_url should be given: the Connect server's web UI; without it nothing proves that a run "
+                "has ended."
             ),
         ),
         (
@@ -72,11 +80,11 @@ def test_it_can_be_set_up_by_variables_alone(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (
             f"[spark]\n{SHARED}call_timeout_seconds = 0",
-            ":4: spark.call_timeout_seconds should be greater than 0, not 0.",
+            ":5: spark.call_timeout_seconds should be greater than 0, not 0.",
         ),
         (
             f"[spark]\n{SHARED}conect_user = 'x'",
-            ":4: spark.conect_user is not a setting; did you mean spark.connect_user?",
+            ":5: spark.conect_user is not a setting; did you mean spark.connect_user?",
         ),
         ("spark = 3", ":1: spark should be a section with settings of its own."),
     ],
@@ -100,7 +108,7 @@ def test_what_is_wrong_is_told_with_its_line_and_what_is_allowed(write_file: Wri
 def test_an_address_of_a_connect_server_that_cannot_be_right_is_told_and_no_secret_in_it(
     write_file: WriteFile, wrong: str
 ) -> None:
-    [said] = refusal(write_file(f'[spark]\nconnect_url = "{wrong}"\nwarehouse = "/w"'))
+    [said] = refusal(write_file(f'[spark]\nconnect_url = "{wrong}"\nui_url = "http://s:4040"\nwarehouse = "/w"'))
 
     assert said == (
         ":2: spark.connect_url should be sc://host:port, or sc://host:port/;use_ssl=true; a token and a user have "
@@ -120,7 +128,7 @@ def test_a_token_is_given_once_and_never_shown(write_file: WriteFile) -> None:
     both = 'connect_token = "s3cret"\nconnect_token_file = "/token"\n'
 
     assert refusal(write_file(f"[spark]\n{SHARED}{both}")) == [
-        ":5: spark.connect_token_file should be absent beside connect_token: one of the two is enough, not '/token'."
+        ":6: spark.connect_token_file should be absent beside connect_token: one of the two is enough, not '/token'."
     ]
 
 
@@ -139,6 +147,7 @@ def test_several_mistakes_are_told_at_once(write_file: WriteFile) -> None:
     said = refusal(write_file('[spark]\nconnect_url = "sc://x"\nwarehouse = "w"\ncall_timeout_seconds = "soon"'))
 
     assert [line.partition(" should")[0] for line in said] == [
+        ":2: spark.ui_url",
         ":2: spark.connect_url",
         ":3: spark.warehouse",
         ":4: spark.call_timeout_seconds",
@@ -196,6 +205,6 @@ def test_a_call_to_a_planes_clusters_has_to_fit_into_the_lease(write_file: Write
     [said] = refusal(write_file(f"{REACH}{own}"))
 
     assert said == (
-        ":7: worker.planes.big.spark.call_timeout_seconds should be less than worker.lease_seconds, which is 30, "
+        ":8: worker.planes.big.spark.call_timeout_seconds should be less than worker.lease_seconds, which is 30, "
         "not 30.0."
     )

@@ -75,7 +75,8 @@ def options_of(settings: "Settings", cluster: ExecutionCluster, section: str = C
     token = _token(own.connect_token, own.connect_token_file, f"{section}.connect_token_file")
     authorities = _certificates(own.connect_ca_file, f"{section}.connect_ca_file")
     server = Server.at(address, token=token, authorities=authorities)
-    return {"server": server, "user": own.connect_user, "ui_url": own.ui_url, "warehouse": warehouse}
+    ui_url = _needed(own.ui_url, "ui_url", "Connect's own word that something has ended is not proof", section)
+    return {"server": server, "user": own.connect_user, "ui_url": ui_url, "warehouse": warehouse}
 
 
 def looks_at(settings: "Settings", section: str = COMMON) -> Iterator[Callable[[], object]]:

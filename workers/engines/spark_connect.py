@@ -25,6 +25,7 @@ from adapters.narrative.spark_connect_errors import (
 )
 from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line, reading, writing
+from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
 from adapters.narrative.spark_connect_ui import Ui
 from adapters.narrative.spark_connect_words import STATUSES, TERMINATING
@@ -74,14 +75,15 @@ class SparkConnectEngine:
         outputs: Outputs,
         *,
         identity: Identity,
-        ui_url: str | None = None,
+        ui_url: str,
         timeout_seconds: float = 30.0,
         microcents_per_second: float = 0.0,
         clock: Clock = Clock(),
     ) -> None:
         self._here = identity
         self._line = line
-        self._ui = Ui(ui_url, timeout_seconds=timeout_seconds) if ui_url else None
+        self._ui = Ui(ui_url, timeout_seconds=timeout_seconds)
+        self._lookout = Lookout(line, self._ui, timeout_seconds=timeout_seconds)
         self._ladder = Ladder(line, self._ui)
         self._outputs = outputs
         self._timeout_seconds = timeout_seconds
@@ -175,8 +177,7 @@ class SparkConnectEngine:
         await _cancel({run.stopping for run in active if run.stopping is not None})
         await _cancel(self._tasks)
         await self._line.aclose()
-        if self._ui is not None:
-            await self._ui.aclose()
+        await self._ui.aclose()
         await self._outputs.aclose()
 
     async def _keep_looking(self) -> None:
@@ -349,14 +350,15 @@ class SparkConnectEngine:
         return state
 
     async def _until_idle(self, run: Run) -> None:
-        """Until the web UI shows no task of it, nor that it may begin any: Connect may have said that it has ended.
+        """Until the web UI shows no task of it, nor that it may begin any, however long it does not answer.
 
-        Where the UI does not answer, Connect's word is believed.
+        Connect may have said before that it has ended.
         """
         pause, application = LOOK_SECONDS, run.here.application
-        while self._ui and (sight := await self._ui.look(application, unfinished=True)):
+        while True:
+            sight = await self._lost.outlast(partial(self._lookout.look, application, unfinished=True))
             traces = sight.traces(run.session.session_id, run.operation_id)
-            if not (traces.active_tasks or traces.unfinished):
+            if not (traces.computes or traces.unfinished):
                 return
             if pause == LOOK_SECONDS:
                 log.warning("run_goes_on", operation_id=run.operation_id, active_tasks=traces.active_tasks)

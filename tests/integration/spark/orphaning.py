@@ -1,6 +1,6 @@
 """An executor that begins one job on a Connect server, says so, and then does nothing but wait to be killed.
 
-``python -m tests.integration.spark.orphaning URL WAREHOUSE TAG JOB SQL``
+``python -m tests.integration.spark.orphaning URL UI_URL WAREHOUSE TAG JOB SQL``
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from tests.narrative import view_of
 from workers.engines.spark_connect import SparkConnectEngine
 
 
-async def main(url: str, warehouse: str, tag: str, job: str, sql: str) -> None:
-    engine = await SparkConnectEngine.open(Server.at(url), Outputs(Path(warehouse)), user=USER)
+async def main(url: str, ui_url: str, warehouse: str, tag: str, job: str, sql: str) -> None:
+    engine = await SparkConnectEngine.open(Server.at(url), Outputs(Path(warehouse)), user=USER, ui_url=ui_url)
     await engine.start(structs.replace(view_of(sql, job_id=UUID(job)), tag=tag), lambda: 60.0)
     print("started", flush=True)  # noqa: T201  whoever kills it waits for this
     await asyncio.Event().wait()

@@ -28,7 +28,11 @@ async def test_a_run_whose_stream_is_lost_goes_on_and_its_answer_is_fetched_afte
     where = urlsplit(spark_connect.url)
     with proxied((str(where.hostname), int(where.port or 0))) as proxy:
         engine = await SparkConnectEngine.open(
-            Server.at(proxy.url.replace("http", "sc")), Outputs(tmp_path), user=USER, timeout_seconds=TIMEOUT_SECONDS
+            Server.at(proxy.url.replace("http", "sc")),
+            Outputs(tmp_path),
+            user=USER,
+            ui_url=spark_connect.ui_url,
+            timeout_seconds=TIMEOUT_SECONDS,
         )
         claim = claim_of(JobType.NQL_FORECAST, {"compiled_sql": COUNTED, "nql": "SELECT 1"})
         handle = await engine.start(claim, lambda: TIMEOUT_SECONDS)
@@ -48,7 +52,11 @@ async def test_whoever_asks_as_another_user_sees_no_run_and_cannot_vouch_for_it(
 ) -> None:
     plane, work = shared_cluster, shared_cluster.work()
     stranger = SparkConnectAdapter(
-        Server.at(plane.server.url), installation=secrets.token_hex(4), data_plane_id=PLANE, user="somebody"
+        Server.at(plane.server.url),
+        installation=secrets.token_hex(4),
+        data_plane_id=PLANE,
+        user="somebody",
+        ui_url=plane.server.ui_url,
     )
     await plane.start(work)
     [run] = (await plane.adapter.find([work]))[work.job_id].runs

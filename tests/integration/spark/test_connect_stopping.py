@@ -207,7 +207,7 @@ async def test_whoever_closed_a_session_still_knows_how_its_run_ended_and_others
     [run] = await stopped(plane.adapter, work)
     await plane.adapter.close([work])
     other = SparkConnectAdapter(
-        Server.at(plane.server.url), installation="tests", data_plane_id=PLANE, user=USER, timeout_seconds=10.0
+        Server.at(plane.server.url), installation="tests", data_plane_id=PLANE, user=USER, ui_url=plane.server.ui_url
     )
 
     ours, theirs = (await listing(plane.adapter, work)), (await listing(other, work))
@@ -229,7 +229,14 @@ async def test_the_orphan_of_a_killed_executor_is_found_by_its_tag_alone_stopped
     shared_cluster: SparkConnectPlane,
 ) -> None:
     plane, work = shared_cluster, shared_cluster.work()
-    command = (sys.executable, "-m", "tests.integration.spark.orphaning", plane.server.url, plane.warehouse.root)
+    command = (
+        sys.executable,
+        "-m",
+        "tests.integration.spark.orphaning",
+        plane.server.url,
+        plane.server.ui_url,
+        plane.warehouse.root,
+    )
     executor = await asyncio.create_subprocess_exec(
         *command, work.tag, str(work.job_id), ENDLESS, stdout=asyncio.subprocess.PIPE
     )

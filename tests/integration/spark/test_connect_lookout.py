@@ -1,0 +1,235 @@
+"""What a Connect server's web UI has to show before an operation counts as ended: Connect's own word is not enough."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from adapters.base import ENDED, RunStatus
+from adapters.narrative.spark_connect import SparkConnectAdapter
+from adapters.narrative.spark_connect_drill import Drill
+from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_ladder import Ladder
+from adapters.narrative.spark_connect_lookout import Lookout
+from adapters.narrative.spark_connect_names import Operation, Server, operation_of
+from adapters.narrative.spark_connect_sessions import Sessions
+from adapters.narrative.spark_connect_ui import Ui
+from control_plane.jobs import Rung, Waiting
+from control_plane.work import Work
+from tests.contract.spark_connect import TIMEOUT_SECONDS, USER, SparkConnectPlane
+from tests.narrative import PLANE
+from workers.judgement import LADDER
+
+pytestmark = [pytest.mark.anyio, pytest.mark.spark]
+
+_SUMS = ", ".join(
+    f"sum(CASE WHEN id % {n + 2} = {n % 7} AND id > {n} THEN id * {n} ELSE id + {n} END) AS sum_{n}" for n in range(40)
+)
+#: Planned, and then compiled, for longer than an interrupt takes to arrive; and computed for hours in one task.
+LONG_PLANNED = f"SELECT {_SUMS} FROM range(0, 1000000000000, 1, 1) GROUP BY CUBE(id % 3, id % 5, id % 7)"
+
+
+class Curtain:
+    """A web UI before which something hangs: it shows what could be seen earlier, or nothing at all."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._shown: dict[str, bytes] = {}
+        self.looks_until_drawn = 0  #: at the jobs, from which on everything is shown
+        self.is_down = False
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        if self.is_down:
+            return 503, b""
+        if path in self._shown and self.looks_until_drawn > 0:
+            self.looks_until_drawn -= 1
+            return 200, self._shown[path]
+        told = httpx.get(f"{self._url}{path}", timeout=TIMEOUT_SECONDS)
+        return told.status_code, told.content
+
+    def hang(self, application: str, *, looks: int) -> None:
+        """From now on the jobs of now are shown, *looks* times."""
+        path = f"/api/v1/applications/{application}/jobs"
+        self._shown[path] = self.answer(path)[1]
+        self.looks_until_drawn = looks
+
+
+@contextmanager
+def hung_before(url: str) -> Iterator[tuple[str, Curtain]]:
+    curtain = Curtain(url)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = curtain.answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", curtain
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+@pytest.fixture
+async def curtained(shared_cluster: SparkConnectPlane) -> AsyncIterator[tuple[SparkConnectAdapter, Curtain]]:
+    """An adapter of the same plane, to which the web UI is shown as the curtain lets it."""
+    with hung_before(shared_cluster.server.ui_url) as (url, curtain):
+        adapter = SparkConnectAdapter(
+            Server.at(shared_cluster.server.url),
+            installation="curtained",
+            data_plane_id=PLANE,
+            user=USER,
+            ui_url=url,
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        yield adapter, curtain
+        await adapter.aclose()
+
+
+async def application_of(plane: SparkConnectPlane) -> str:
+    return (await plane.line.identity()).application
+
+
+async def running_jobs(plane: SparkConnectPlane, work: Work) -> int:
+    sight = await plane.ui.look(await application_of(plane))
+    return len(sight.running(plane.session(work).session_id))
+
+
+async def cancel_while_it_is_prepared(plane: SparkConnectPlane, work: Work) -> None:
+    """Come back once Connect says CANCELLED of a query whose stages a thread of the driver was preparing."""
+    operation, application = Operation(plane.session(work), operation_of(work.tag)), await application_of(plane)
+    await plane.line.touch(operation.session)
+    running = asyncio.create_task(plane.exhaust(operation, LONG_PLANNED, tag=work.tag))
+    while not await plane.ui.preparing(application):  # noqa: ASYNC110  it comes true on the server
+        await asyncio.sleep(0.005)
+    while (await Sessions(plane.line).release_ended(*operation)) != "CANCELLED":
+        await plane.line.interrupt(operation.session, tag=work.tag)
+    await running
+
+
+async def kill_jobs(plane: SparkConnectPlane, work: Work) -> None:
+    """They count for hours otherwise."""
+    application, session = await application_of(plane), plane.session(work)
+    while await plane.ui.kill(application, session.session_id):  # noqa: ASYNC110  it comes true on the server
+        await asyncio.sleep(0.02)
+
+
+async def test_an_operation_that_was_interrupted_while_it_was_planned_has_not_ended_while_its_job_runs_on(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    plane, work = shared_cluster, shared_cluster.work()
+    operation = Operation(plane.session(work), operation_of(work.tag))
+    await plane.line.touch(operation.session)
+    running = asyncio.create_task(plane.exhaust(operation, LONG_PLANNED, tag=work.tag))
+    said: list[tuple[RunStatus, str]] = []
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not said or said[-1][0] not in ENDED:
+            runs = (await plane.adapter.find([work]))[work.job_id].runs
+            said += [(run.status, run.word) for run in runs]
+            await plane.adapter.stop(runs, Rung.ASK)
+    await running
+
+    assert any(status is RunStatus.ACTIVE and word.startswith("CANCELLED,") for status, word in said)
+    assert said[-1] == (RunStatus.STOPPED, "CANCELLED")
+    assert await running_jobs(plane, work) == 0
+
+
+async def test_a_job_that_is_submitted_after_its_operation_was_cancelled_is_seen_by_the_first_look(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    """Whether an interrupt arrives just then is the server's to say, which others use as well: it is tried again."""
+    plane, application = shared_cluster, await application_of(shared_cluster)
+    seen = 0
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not seen:
+            work = plane.work()
+            await cancel_while_it_is_prepared(plane, work)
+
+            sight = await Lookout(plane.line, plane.ui, timeout_seconds=TIMEOUT_SECONDS).look(application)
+
+            seen = len(sight.running(plane.session(work).session_id))
+            assert await running_jobs(plane, work) == seen
+            await kill_jobs(plane, work)
+
+
+async def test_a_check_whose_query_is_not_stopped_in_time_says_so_and_leaves_none_running(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    line, ui, prefix = shared_cluster.line, shared_cluster.ui, f"{uuid4()}:"
+    lookout = Lookout(line, ui, timeout_seconds=TIMEOUT_SECONDS)
+    drill = Drill(line, Sessions(line), Ladder(line, ui), lookout)
+
+    with pytest.raises(LineError, match=r"did not stop a query within 0 s$") as late:
+        await drill.run(prefix=prefix, within_seconds=0.0)
+
+    assert late.value.trouble.waiting is Waiting.STILL_RUNNING
+    sight = await lookout.look(await application_of(shared_cluster))
+    assert sight.tagged(prefix) == set()
+
+
+async def test_a_look_counts_only_once_it_shows_what_had_been_submitted_before_it(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    plane, work = shared_cluster, shared_cluster.work()
+    application = await application_of(plane)
+    with hung_before(plane.server.ui_url) as (url, curtain):
+        curtain.hang(application, looks=3)
+        ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
+        await plane.start(work)
+
+        sight = await Lookout(plane.line, ui, timeout_seconds=TIMEOUT_SECONDS).look(application)
+
+        await ui.aclose()
+    assert curtain.looks_until_drawn == 0
+    assert len(sight.running(plane.session(work).session_id)) == 1
+
+
+async def test_a_web_ui_that_stays_behind_is_silence(shared_cluster: SparkConnectPlane) -> None:
+    plane, application = shared_cluster, await application_of(shared_cluster)
+    with hung_before(plane.server.ui_url) as (url, curtain):
+        curtain.hang(application, looks=sys.maxsize)
+        ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
+
+        with pytest.raises(LineError) as behind:
+            await Lookout(plane.line, ui, timeout_seconds=1.0).look(application)
+
+        await ui.aclose()
+    assert behind.value.trouble.waiting is Waiting.PLANE_SILENT
+    assert "what is not shown may run" in behind.value.message
+
+
+@pytest.mark.parametrize("rung", LADDER)
+async def test_while_the_web_ui_does_not_answer_nothing_counts_as_ended(
+    shared_cluster: SparkConnectPlane, curtained: tuple[SparkConnectAdapter, Curtain], rung: Rung
+) -> None:
+    plane, work, (adapter, curtain) = shared_cluster, shared_cluster.work(), curtained
+    await plane.start(work)
+    [run] = (await adapter.find([work]))[work.job_id].runs
+    curtain.is_down = True
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while (listing := (await adapter.find([work]))[work.job_id]).trouble is None:
+            await adapter.stop([run], rung)
+
+    assert (listing.complete, listing.runs) == (False, ())
+    assert listing.trouble.waiting is Waiting.PLANE_SILENT
+    with pytest.raises(LineError):
+        await adapter.observe([run])
+
+    curtain.is_down = False
+    assert (await adapter.observe([run]))[run.handle].status is RunStatus.STOPPED
