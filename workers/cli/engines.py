@@ -136,8 +136,9 @@ async def _those_that_answer(
             away[cluster] = error
     if not parts:
         raise next(iter(away.values()))
+    log = get_logger()
     for cluster, silence in away.items():
-        get_logger().warning("cluster_away", cluster=cluster.value, error=silence.message)
+        log.warning("cluster_away", cluster=cluster.value, error=silence.message)
     return parts, list(away)
 
 
