@@ -27,7 +27,6 @@ from adapters.narrative.spark_connect_ui import Sight, Ui
 from adapters.narrative.spark_connect_words import (
     STATUSES,
     UNKNOWN,
-    is_gone,
     looked_at,
     operation_named,
     wants_a_look,
@@ -127,7 +126,7 @@ class SparkConnectAdapter:
         asked = [run for run in runs if run.handle.incarnation == here.incarnation]
         seen = [run for run in await self._each(asked, lambda run: self._see(run, here)) if run is not None]
         if any(map(wants_a_look, seen)):
-            sight = await self._lookout.look(here.application, unfinished=any(map(is_gone, seen)))
+            sight = await self._lookout.look(here.application)
             seen = [looked_at(run, sight, here.user) for run in seen]
         await self._line.still_in(here.incarnation)
         return {run.handle: run for run in seen}
@@ -151,17 +150,12 @@ class SparkConnectAdapter:
         pairs = list(zip(works, listings, strict=True))
         if not any(self._wants_a_look(work, listing, here) for work, listing in pairs):
             return list(listings)
-        unfinished = any(self._may_be_unfinished(work, listing, here) for work, listing in pairs)
-        sight = await self._lookout.look(here.application, unfinished=unfinished)
+        sight = await self._lookout.look(here.application)
         return [self._as_seen(work, listing, sight, here) for work, listing in pairs]
 
     def _wants_a_look(self, work: Work, listing: Listing, here: Identity) -> bool:
         """Also where nothing ran when the session was ended: something may have begun in between."""
         return any(map(wants_a_look, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
-
-    def _may_be_unfinished(self, work: Work, listing: Listing, here: Identity) -> bool:
-        """Of an ended session Connect tells nothing: an operation may be planned there still, and begin tasks later."""
-        return any(map(is_gone, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
 
     def _as_seen(self, work: Work, listing: Listing, sight: Sight, here: Identity) -> Listing:
         known = [looked_at(run, sight, here.user) for run in listing.runs]
@@ -273,6 +267,7 @@ class SparkConnectAdapter:
 
     async def aclose(self) -> None:
         """Let go of connections, and of this process's own session."""
+        await self._lookout.aclose()
         await self._line.aclose()
         await self._ui.aclose()
         if self._outputs is not None:

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from uuid import uuid4
 
+from adapters.base import ENDED
 from adapters.narrative.spark_connect_errors import LineError
 from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import Identity, Operation, operation_of, session_of
 from adapters.narrative.spark_connect_sessions import Sessions
-from adapters.narrative.spark_connect_words import have_ended
+from adapters.narrative.spark_connect_words import STATUSES
 from control_plane.jobs import Rung, Waiting
 
 ENDLESS = "SELECT count(*) FROM range(0, 1000000000000, 1, 1) WHERE id % 99999999977 = 7"
@@ -60,17 +61,18 @@ class Drill:
             pass
 
     async def _stop(self, operation: Operation, tag: str, here: Identity, within_seconds: float) -> float | None:
-        """Seconds from the interrupt that met it until nothing of it was left; None where that was not in time."""
-        met_at: float | None = None
+        """Seconds from when the server knew of it until nothing of it was left; None where that was not in time."""
+        known_at: float | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
                 while True:
-                    ended = have_ended({"": await self._sessions.release_ended(*operation)})
-                    if met_at and ended and not await self._computes(operation, here):
-                        return monotonic() - met_at
-                    rung = Rung.FORCE if met_at and ended else Rung.ASK
-                    if await self._ladder.climb(operation, tag, rung, application=here.application):
-                        met_at = met_at or monotonic()
+                    status = STATUSES.get(await self._sessions.release_ended(*operation))
+                    if status is not None:
+                        known_at = known_at or monotonic()
+                    if known_at and status in ENDED and not await self._computes(operation, here):
+                        return monotonic() - known_at
+                    rung = Rung.FORCE if status in ENDED else Rung.ASK
+                    await self._ladder.climb(operation, tag, rung, application=here.application)
                     await asyncio.sleep(PAUSE_SECONDS)
         return None
 

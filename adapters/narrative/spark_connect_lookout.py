@@ -29,22 +29,52 @@ PAUSE_AT_MOST_SECONDS = 0.5
 
 
 class Lookout:
-    """Looks by *ui*, and has its markers in the own session of *line*."""
+    """Looks by *ui*, and has its markers in the own session of *line*. Whoever ends with it closes it.
+
+    One look after the other: whoever asks while one is under way shares the next with all who do.
+    """
 
     def __init__(self, line: Line, ui: Ui, *, timeout_seconds: float) -> None:
         self._line = line
         self._ui = ui
         self._timeout_seconds = timeout_seconds
+        self._next: dict[str, asyncio.Task[Sight]] = {}  #: by application: the look that has yet to begin
+        self._looks: set[asyncio.Task[Sight]] = set()
+        self._turn = asyncio.Lock()
 
-    async def look(self, application: str, *, unfinished: bool = False) -> Sight:
+    async def look(self, application: str) -> Sight:
         """What the web UI shows of all that an operation which has ended before can have begun, or still begin.
 
-        *unfinished* as of `Ui.look`. Raises LineError where the UI does not answer, or does not show that much in time.
+        Raises LineError where the UI does not answer, or does not show that much in time.
         """
+        if application not in self._next:
+            look = self._next[application] = asyncio.create_task(self._in_turn(application))
+            self._looks.add(look)
+            look.add_done_callback(self._forget)
+        return await asyncio.shield(self._next[application])
+
+    async def aclose(self) -> None:
+        """Give up what is under way."""
+        for look in self._looks:
+            look.cancel()
+        if self._looks:
+            await asyncio.wait(set(self._looks))
+
+    async def _in_turn(self, application: str) -> Sight:
+        async with self._turn:
+            del self._next[application]  # whoever asks from now on has seen something that this look may miss
+            return await self._look(application)
+
+    def _forget(self, look: asyncio.Task[Sight]) -> None:
+        self._looks.discard(look)
+        if not look.cancelled():
+            look.exception()  # nobody may be left to hear of it
+
+    async def _look(self, application: str) -> Sight:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._until_all_is_submitted(application)
-                return await self._look_past_a_marker(application, unfinished)
+                return await self._look_past_a_marker(application)
         except TimeoutError as error:
             detail = f"the driver, or its web UI, is behind by {self._timeout_seconds:g} s: what is not shown may run"
             raise LineError(Waiting.PLANE_SILENT, detail) from error
@@ -57,14 +87,14 @@ class Lookout:
             pause = min(1.5 * pause, PAUSE_AT_MOST_SECONDS)
             preparing &= await self._ui.preparing(application)
 
-    async def _look_past_a_marker(self, application: str, unfinished: bool) -> Sight:
+    async def _look_past_a_marker(self, application: str) -> Sight:
         await self._line.identity()  # sees that the session is there
         marker = Operation(self._line.own, str(uuid4()))
         marking = asyncio.create_task(self._mark(marker))
         try:
             pause = PAUSE_SECONDS
             while True:
-                sight = await self._ui.look(application, unfinished=unfinished)
+                sight = await self._ui.look(application)
                 if sight.shows_job_of(marker):
                     return sight
                 if marking.done():

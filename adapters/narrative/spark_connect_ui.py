@@ -111,7 +111,7 @@ class Traces(NamedTuple):
     active_tasks: int = 0
     running_jobs: int = 0  #: of Spark's own: their tasks may have yet to begin
     ended_at: datetime | None = None  #: the last of its jobs
-    unfinished: bool = False  #: where that was asked about: it goes on, and may begin more
+    unfinished: bool = False  #: no end of it is known: it may begin more
 
     @property
     def computes(self) -> bool:
@@ -124,7 +124,7 @@ class Sight(NamedTuple):
 
     jobs: tuple[Job, ...]
     active: dict[int, int]  #: tasks by stage
-    unfinished: frozenset[tuple[str, str]] = frozenset()  #: sessions and operations, where these were asked about
+    unfinished: frozenset[tuple[str, str]] = frozenset()  #: sessions and operations of which it knows no end
 
     def traces(self, session_id: str, operation_id: str) -> Traces:
         """Those of an operation."""
@@ -169,14 +169,13 @@ class Ui:
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
         self._client = httpx.AsyncClient(base_url=f"{url.rstrip('/')}/", timeout=timeout_seconds)
 
-    async def look(self, application: str, *, unfinished: bool = False) -> Sight:
-        """What it tells of this start of the server. It may be late: see `Lookout`.
+    async def look(self, application: str) -> Sight:
+        """What it tells of this start of the server; operations first: whatever they begin meanwhile is seen.
 
-        *unfinished*: also of which operations it knows no end, asked first: whatever they begin meanwhile is seen.
-        Raises LineError where it does not answer, or not for this start.
+        It may be late: see `Lookout`. Raises LineError where it does not answer, or not for this start.
         """
         with self._heard(application):
-            statements = await self._all(application, "connect/operations", Statement) if unfinished else []
+            statements = await self._all(application, "connect/operations", Statement)
             jobs = await self._all(application, "jobs", Job)
             stages = await self._all(application, "stages", Stage)
         goes_on = ((one.session_id, one.operation_id) for one in statements if one.state not in FINISHED)

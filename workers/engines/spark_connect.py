@@ -176,6 +176,7 @@ class SparkConnectEngine:
             await _cancel(left)
         await _cancel({run.stopping for run in active if run.stopping is not None})
         await _cancel(self._tasks)
+        await self._lookout.aclose()
         await self._line.aclose()
         await self._ui.aclose()
         await self._outputs.aclose()
@@ -356,7 +357,7 @@ class SparkConnectEngine:
         """
         pause, application = LOOK_SECONDS, run.here.application
         while True:
-            sight = await self._lost.outlast(partial(self._lookout.look, application, unfinished=True))
+            sight = await self._lost.outlast(partial(self._lookout.look, application))
             traces = sight.traces(run.session.session_id, run.operation_id)
             if not (traces.computes or traces.unfinished):
                 return

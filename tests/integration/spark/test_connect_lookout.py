@@ -168,18 +168,24 @@ async def test_a_job_that_is_submitted_after_its_operation_was_cancelled_is_seen
             await kill_jobs(plane, work)
 
 
-async def test_a_check_whose_query_is_not_stopped_in_time_says_so_and_leaves_none_running(
-    shared_cluster: SparkConnectPlane,
+@pytest.mark.parametrize("within_seconds", [0.0, 1.0])
+async def test_a_check_whose_query_is_not_seen_stopped_in_time_says_so_and_leaves_none_running(
+    shared_cluster: SparkConnectPlane, within_seconds: float
 ) -> None:
-    line, ui, prefix = shared_cluster.line, shared_cluster.ui, f"{uuid4()}:"
-    lookout = Lookout(line, ui, timeout_seconds=TIMEOUT_SECONDS)
-    drill = Drill(line, Sessions(line), Ladder(line, ui), lookout)
+    line, prefix, application = shared_cluster.line, f"{uuid4()}:", await application_of(shared_cluster)
+    with hung_before(shared_cluster.server.ui_url) as (url, curtain):
+        curtain.hang(application, looks=10)
+        ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
+        lookout = Lookout(line, ui, timeout_seconds=TIMEOUT_SECONDS)
+        drill = Drill(line, Sessions(line), Ladder(line, shared_cluster.ui), lookout)
 
-    with pytest.raises(LineError, match=r"did not stop a query within 0 s$") as late:
-        await drill.run(prefix=prefix, within_seconds=0.0)
+        with pytest.raises(LineError, match=rf"did not stop a query within {within_seconds:g} s$") as late:
+            await drill.run(prefix=prefix, within_seconds=within_seconds)
 
+        sight = await lookout.look(application)
+        await lookout.aclose()
+        await ui.aclose()
     assert late.value.trouble.waiting is Waiting.STILL_RUNNING
-    sight = await lookout.look(await application_of(shared_cluster))
     assert sight.tagged(prefix) == set()
 
 
@@ -198,6 +204,32 @@ async def test_a_look_counts_only_once_it_shows_what_had_been_submitted_before_i
         await ui.aclose()
     assert curtain.looks_until_drawn == 0
     assert len(sight.running(plane.session(work).session_id)) == 1
+
+
+async def test_looks_that_are_asked_for_together_are_one_and_not_the_one_that_was_under_way_before(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    plane, work = shared_cluster, shared_cluster.work()
+    application = await application_of(plane)
+    with hung_before(plane.server.ui_url) as (url, curtain):
+        curtain.hang(application, looks=sys.maxsize)
+        ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
+        lookout = Lookout(plane.line, ui, timeout_seconds=TIMEOUT_SECONDS)
+        early = asyncio.create_task(lookout.look(application))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while curtain.looks_until_drawn == sys.maxsize:  # noqa: ASYNC110  it comes true in another thread
+                await asyncio.sleep(0.005)
+        await plane.start(work)
+        late = [asyncio.create_task(lookout.look(application)) for _ in range(20)]
+        await asyncio.sleep(0)
+        curtain.looks_until_drawn = 0
+
+        seen = await asyncio.gather(early, *late)
+
+        await lookout.aclose()
+        await ui.aclose()
+    assert len({id(sight) for sight in seen}) == 2
+    assert len(seen[-1].running(plane.session(work).session_id)) == 1
 
 
 async def test_a_web_ui_that_stays_behind_is_silence(shared_cluster: SparkConnectPlane) -> None:
