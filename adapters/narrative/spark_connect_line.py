@@ -87,6 +87,12 @@ class Line:
         answer = await self._config(self._own, asked)
         return Identity(answer.pairs[0].value, self.user)
 
+    async def settings(self, names: Sequence[str]) -> dict[str, str]:
+        """What the server has these of its settings at; those that it does not know are left out."""
+        asked = spark.ConfigRequest.Operation(get_option=spark.ConfigRequest.GetOption(keys=names))
+        answer = await self._config(self._own, asked)
+        return {pair.key: pair.value for pair in answer.pairs if pair.HasField("value")}
+
     async def still_in(self, incarnation: str) -> None:
         """Raise LineError where the server was started anew since it named itself so."""
         here = (await self.identity()).incarnation

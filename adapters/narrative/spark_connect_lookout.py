@@ -6,7 +6,10 @@ sees to both:
 
 * A thread of the driver may still be about to submit a job: adaptive execution has stages, broadcasts and subqueries
   prepared by pools of their own, which nobody interrupts. Whose query a thread prepares, nobody tells; so each that
-  does when the look begins is waited for.
+  is busy when the look begins is waited for, until all of these were seen, at one moment, to have done with it or to
+  wait: for a job, or for each other. What a pool has no free thread for stands in line, and shows nowhere; so a pool
+  that is full is told of with the look. One may have handed over to another by then; so the same is done twice. Whoever
+  waits for a job may go on once that has ended, so that a job that ends during the look counts as running.
 * The UI learns of jobs by events, in the order in which Spark's scheduler took the jobs up, and a busy driver is late
   with them. So the look begins a job of its own, the marker, and counts once that is shown: what was submitted before
   it is shown as well then.
@@ -19,11 +22,12 @@ from uuid import uuid4
 from adapters.narrative.spark_connect_errors import LineError
 from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_names import Operation
-from adapters.narrative.spark_connect_ui import Sight, Ui
+from adapters.narrative.spark_connect_ui import POOLS, Sight, Ui
 from control_plane.jobs import Waiting
 
 MARKER = "SELECT id FROM range(1)"
 TAG = "countermand-look"  #: of no job
+HANDED_OVER = 1  #: so often what is prepared may go on in another thread that nobody waits for
 PAUSE_SECONDS = 0.02
 PAUSE_AT_MOST_SECONDS = 0.5
 
@@ -73,19 +77,35 @@ class Lookout:
     async def _look(self, application: str) -> Sight:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._until_all_is_submitted(application)
-                return await self._look_past_a_marker(application)
+                earlier = await self._ui.look(application)
+                some_wait, sizes = False, await self._pool_sizes()
+                for _ in range(HANDED_OVER + 1):
+                    some_wait |= await self._until_none_prepares(application)
+                in_line = (await self._ui.threads(application)).is_full(sizes)
+                sight = await self._look_past_a_marker(application)
+                return (sight.since(earlier) if some_wait else sight)._replace(in_line=in_line)
         except TimeoutError as error:
             detail = f"the driver, or its web UI, is behind by {self._timeout_seconds:g} s: what is not shown may run"
             raise LineError(Waiting.PLANE_SILENT, detail) from error
 
-    async def _until_all_is_submitted(self, application: str) -> None:
-        """Until each thread that prepares something now was seen to have done with it."""
-        pause, preparing = PAUSE_SECONDS, await self._ui.preparing(application)
-        while preparing:
+    async def _pool_sizes(self) -> dict[str, int]:
+        await self._line.identity()  # sees that the session is there
+        told = await self._line.settings([name for name, _ in POOLS.values() if name is not None])
+        return {pool: int(told.get(name or "", size)) for pool, (name, size) in POOLS.items()}
+
+    async def _until_none_prepares(self, application: str) -> bool:
+        """Until each thread that is busy now has done with it, or waits while no other of them prepares.
+
+        Whether any waits.
+        """
+        pause, threads = PAUSE_SECONDS, await self._ui.threads(application)
+        watched = threads.busy
+        while watched & threads.preparing:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, PAUSE_AT_MOST_SECONDS)
-            preparing &= await self._ui.preparing(application)
+            threads = await self._ui.threads(application)
+            watched &= threads.busy
+        return bool(watched)
 
     async def _look_past_a_marker(self, application: str) -> Sight:
         await self._line.identity()  # sees that the session is there

@@ -11,13 +11,14 @@ file system without its native library. A second interrupt does nothing then, no
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import httpx
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from adapters.narrative.spark_connect_errors import LineError
 from adapters.narrative.spark_connect_names import Operation
@@ -31,11 +32,20 @@ OPERATION_TAG = re.compile(r"SparkConnect_OperationTag_User_.*_Session_([0-9a-f-
 MOMENT = "%Y-%m-%dT%H:%M:%S.%f%Z"
 #: In the page of running jobs, and another at each start of the server: no number is taken for a later start's job.
 TOKEN = re.compile(r'name="csrfToken" value="([^"]+)"')
-#: The pools in which Spark 4.3.0 prepares parts of a query, by its own names for them.
-POOLS = re.compile(
-    r"(shuffle-exchange|broadcast-exchange|subquery|dynamicpruning|QueryStageCreator|ResultQueryStageExecution)\b"
-)
-RESTING = ("ThreadPoolExecutor.getTask", "DAGScheduler.runJob")
+#: The pools in which Spark 4.3.0 prepares parts of a query, by its own names for them: how many threads each may have
+#: at most, the setting that says otherwise, and its default.
+POOLS: Mapping[str, tuple[str | None, int]] = {
+    "QueryStageCreator": (None, 16),
+    "ResultQueryStageExecution": ("spark.sql.resultQueryStage.maxThreadThreshold", 1024),
+    "broadcast-exchange": ("spark.sql.broadcastExchange.maxThreadThreshold", 128),
+    "dynamicpruning": ("spark.sql.broadcastExchange.maxThreadThreshold", 128),
+    "shuffle-exchange": ("spark.sql.shuffleExchange.maxThreadThreshold", 1024),
+    "subquery": ("spark.sql.subquery.maxThreadThreshold", 16),
+}
+POOL = re.compile(rf"({'|'.join(POOLS)})-[0-9]+")
+IDLE = "ThreadPoolExecutor.getTask"
+#: Where a thread waits for what is seen elsewhere: a job of its own, its stages' next event, or another such thread.
+WAITING = ("DAGScheduler.runJob", "LinkedBlockingQueue.take", "SubqueryExec.executeCollect(")
 FINISHED = frozenset({"FINISHED", "FAILED", "CANCELED", "TIMEDOUT", "CLOSED"})
 
 
@@ -99,10 +109,35 @@ class Thread(Struct, frozen=True, rename="camel"):
     stack_trace: StackTrace
 
     @property
+    def pool(self) -> str | None:
+        """The one of the pools that submit jobs for queries which it is of, if any."""
+        found = POOL.match(self.thread_name)
+        return found and found[1]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is of such a pool, and has something to do."""
+        return self.pool is not None and not self._is_in(IDLE)
+
+    @property
     def prepares(self) -> bool:
-        """Whether it is of a pool that submits jobs for queries, and neither idle nor waits for a job of its own."""
-        rests = any(call in element for element in self.stack_trace.elems for call in RESTING)
-        return POOLS.match(self.thread_name) is not None and not rests
+        """Whether it may submit a job next, whatever becomes of others."""
+        return self.is_busy and not any(map(self._is_in, WAITING))
+
+    def _is_in(self, call: str) -> bool:
+        return any(call in element for element in self.stack_trace.elems)
+
+
+class Threads(NamedTuple):
+    """The driver's threads that prepare parts of queries, by their numbers, all at one moment."""
+
+    busy: frozenset[int]
+    preparing: frozenset[int]  #: of these, those that wait for nothing: they may be about to submit a job
+    pools: Mapping[str, int]  #: how many are busy in each
+
+    def is_full(self, sizes: Mapping[str, int]) -> bool:
+        """Whether something may stand in line before a pool: it is in no thread yet, and begins when one is free."""
+        return any(busy >= sizes[pool] for pool, busy in self.pools.items())
 
 
 class Traces(NamedTuple):
@@ -112,11 +147,12 @@ class Traces(NamedTuple):
     running_jobs: int = 0  #: of Spark's own: their tasks may have yet to begin
     ended_at: datetime | None = None  #: the last of its jobs
     unfinished: bool = False  #: no end of it is known: it may begin more
+    in_line: bool = False  #: a part of it may stand in line for a thread of the driver
 
     @property
     def computes(self) -> bool:
         """Whether tasks of it are active, or will be."""
-        return bool(self.active_tasks or self.running_jobs)
+        return bool(self.active_tasks or self.running_jobs or self.in_line)
 
 
 class Sight(NamedTuple):
@@ -125,12 +161,19 @@ class Sight(NamedTuple):
     jobs: tuple[Job, ...]
     active: dict[int, int]  #: tasks by stage
     unfinished: frozenset[tuple[str, str]] = frozenset()  #: sessions and operations of which it knows no end
+    in_line: bool = False  #: something of anybody's may stand in line for a thread of the driver
+
+    def since(self, earlier: "Sight") -> "Sight":
+        """The same, and what has ended since *earlier* as running: whoever waited for it may begin more just now."""
+        over = {job.job_id for job in earlier.jobs if job.status != "RUNNING"}
+        jobs = (job if job.job_id in over else structs.replace(job, status="RUNNING") for job in self.jobs)
+        return self._replace(jobs=tuple(jobs))
 
     def traces(self, session_id: str, operation_id: str) -> Traces:
         """Those of an operation."""
         name = (session_id, operation_id)
         traces = self._traces(job for job in self.jobs if name in job.operations)
-        return traces._replace(unfinished=name in self.unfinished)
+        return traces._replace(unfinished=name in self.unfinished, in_line=self.in_line)
 
     def shows_job_of(self, operation: Operation) -> bool:
         """Whether a job of it was begun, ended or not."""
@@ -181,11 +224,16 @@ class Ui:
         goes_on = ((one.session_id, one.operation_id) for one in statements if one.state not in FINISHED)
         return Sight(tuple(jobs), active_tasks(stages), frozenset(goes_on))
 
-    async def preparing(self, application: str) -> set[int]:
-        """The driver's threads that may be about to submit a job, by their numbers. Raises LineError as `look` does."""
+    async def threads(self, application: str) -> Threads:
+        """The driver's threads that prepare parts of queries. Raises LineError as `look` does."""
         with self._heard(application):
             threads = await self._all(application, "executors/driver/threads", Thread)
-        return {thread.thread_id for thread in threads if thread.prepares}
+        busy = [thread for thread in threads if thread.is_busy]
+        return Threads(
+            busy=frozenset(thread.thread_id for thread in busy),
+            preparing=frozenset(thread.thread_id for thread in busy if thread.prepares),
+            pools=Counter(thread.pool for thread in busy if thread.pool is not None),
+        )
 
     @contextlib.contextmanager
     def _heard(self, application: str) -> Iterator[None]:

@@ -158,11 +158,11 @@ class SparkConnectPlane:
         [number] = rows_in(self.warehouse.root / manifest.output)
         return number
 
-    async def start_elsewhere(self, owner: str) -> str:
+    async def start_elsewhere(self, owner: str, sql: str = ENDLESS) -> str:
         """As another user, with Spark's own kind of names."""
         operation = Operation(Session(owner, str(uuid4())), str(uuid4()))
         await self.line.touch(operation.session)
-        running = asyncio.create_task(self.exhaust(operation, ENDLESS, tag="elsewhere"))
+        running = asyncio.create_task(self.exhaust(operation, sql, tag="elsewhere"))
         self._elsewhere.add(running)
         await self._until_active_tasks(operation.session, 1)
         return operation.name

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -17,13 +18,14 @@ from adapters.narrative.spark_connect_drill import Drill
 from adapters.narrative.spark_connect_errors import LineError
 from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_lookout import Lookout
-from adapters.narrative.spark_connect_names import Operation, Server, operation_of
+from adapters.narrative.spark_connect_names import Operation, Server, Session, operation_of
 from adapters.narrative.spark_connect_sessions import Sessions
-from adapters.narrative.spark_connect_ui import Ui
+from adapters.narrative.spark_connect_ui import Job, Sight, Ui
 from control_plane.jobs import Rung, Waiting
 from control_plane.work import Work
-from tests.contract.spark_connect import TIMEOUT_SECONDS, USER, SparkConnectPlane
+from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, USER, SparkConnectPlane, connected
 from tests.narrative import PLANE
+from tests.spark import ConnectServer
 from workers.judgement import LADDER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark]
@@ -33,6 +35,9 @@ _SUMS = ", ".join(
 )
 #: Planned, and then compiled, for longer than an interrupt takes to arrive; and computed for hours in one task.
 LONG_PLANNED = f"SELECT {_SUMS} FROM range(0, 1000000000000, 1, 1) GROUP BY CUBE(id % 3, id % 5, id % 7)"
+
+#: Two threads of the driver wait for as long as it runs: one for its only stage, and one for the other thread.
+WITH_SUBQUERY = f"SELECT (SELECT count(*) FROM ({ENDLESS})) AS n"
 
 
 class Curtain:
@@ -116,7 +121,7 @@ async def cancel_while_it_is_prepared(plane: SparkConnectPlane, work: Work) -> N
     operation, application = Operation(plane.session(work), operation_of(work.tag)), await application_of(plane)
     await plane.line.touch(operation.session)
     running = asyncio.create_task(plane.exhaust(operation, LONG_PLANNED, tag=work.tag))
-    while not await plane.ui.preparing(application):  # noqa: ASYNC110  it comes true on the server
+    while not (await plane.ui.threads(application)).preparing:  # noqa: ASYNC110  it comes true on the server
         await asyncio.sleep(0.005)
     while (await Sessions(plane.line).release_ended(*operation)) != "CANCELLED":
         await plane.line.interrupt(operation.session, tag=work.tag)
@@ -230,6 +235,65 @@ async def test_looks_that_are_asked_for_together_are_one_and_not_the_one_that_wa
         await ui.aclose()
     assert len({id(sight) for sight in seen}) == 2
     assert len(seen[-1].running(plane.session(work).session_id)) == 1
+
+
+async def test_a_look_does_not_wait_for_the_end_of_what_others_run(shared_cluster: SparkConnectPlane) -> None:
+    plane, work = shared_cluster, shared_cluster.work()
+    application = await application_of(plane)
+    await plane.start_elsewhere("dbt", WITH_SUBQUERY)
+    assert (await plane.ui.threads(application)).busy
+
+    await plane.start(work)
+    sight = await Lookout(plane.line, plane.ui, timeout_seconds=TIMEOUT_SECONDS).look(application)
+
+    assert len(sight.running(plane.session(work).session_id)) == 1
+
+
+async def test_what_stands_in_line_for_a_thread_of_the_driver_has_not_ended(tmp_path: Path) -> None:
+    """Another's subquery keeps the only thread there is; by Spark's default sixteen do."""
+    (warehouse := tmp_path / "warehouse").mkdir()
+    with ConnectServer.start(tmp_path / "server", spark__sql__subquery__maxThreadThreshold="1") as server:
+        async with connected(server, warehouse) as plane:
+            line, work = plane.line, plane.work()
+            application, theirs = await application_of(plane), Session("dbt", str(uuid4()))
+            await line.touch(theirs, {"spark.sql.adaptive.enabled": "false"})
+            other = asyncio.create_task(plane.exhaust(Operation(theirs, str(uuid4())), WITH_SUBQUERY, tag="elsewhere"))
+            while not (await plane.ui.look(application)).running(theirs.session_id):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            operation = Operation(plane.session(work), operation_of(work.tag))
+            await line.touch(operation.session)
+            waiting = asyncio.create_task(plane.exhaust(operation, WITH_SUBQUERY, tag=work.tag))
+            while await subqueries_waited_for(plane) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await line.interrupt(operation.session, tag=work.tag)
+            await waiting
+
+            [run] = (await plane.adapter.find([work]))[work.job_id].runs
+            assert run.status is RunStatus.ACTIVE
+
+            await line.interrupt(theirs)
+            await other
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                while run.status not in ENDED:
+                    await plane.adapter.stop([run], Rung.FORCE)
+                    [run] = (await plane.adapter.find([work]))[work.job_id].runs
+            assert run.status is RunStatus.STOPPED
+            assert await running_jobs(plane, work) == 0
+
+
+async def subqueries_waited_for(plane: SparkConnectPlane) -> int:
+    """How many threads of the driver wait for one."""
+    url = f"{plane.server.ui_url}/api/v1/applications/{await application_of(plane)}/executors/driver/threads"
+    async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+        threads = (await client.get(url)).raise_for_status().json()
+    return sum("SubqueryExec.executeCollect(" in str(one["stackTrace"]) for one in threads)
+
+
+async def test_a_job_that_ends_during_a_look_counts_as_running_where_a_thread_may_have_waited_for_it() -> None:
+    before = Sight((Job(1, status="SUCCEEDED"), Job(2, status="RUNNING")), {})
+    after = Sight((Job(1, status="SUCCEEDED"), Job(2, status="FAILED"), Job(3, status="SUCCEEDED")), {})
+
+    assert [job.status for job in after.since(before).jobs] == ["SUCCEEDED", "RUNNING", "RUNNING"]
 
 
 async def test_a_web_ui_that_stays_behind_is_silence(shared_cluster: SparkConnectPlane) -> None:
