@@ -27,6 +27,7 @@ from adapters.narrative.spark_connect_ui import Sight, Ui
 from adapters.narrative.spark_connect_words import (
     STATUSES,
     UNKNOWN,
+    Outliving,
     looked_at,
     operation_named,
     wants_a_look,
@@ -73,6 +74,7 @@ class SparkConnectAdapter:
         self._ui = Ui(ui_url, timeout_seconds=timeout_seconds)
         self._lookout = Lookout(self._line, self._ui, timeout_seconds=timeout_seconds)
         self._ladder = Ladder(self._line, self._ui)
+        self._outliving = Outliving()
         self._drill = Drill(self._line, self._sessions, self._ladder, self._lookout)
         self._outputs = outputs
         self._prefix = f"countermand:{installation}:{data_plane_id}:"
@@ -127,7 +129,7 @@ class SparkConnectAdapter:
         seen = [run for run in await self._each(asked, lambda run: self._see(run, here)) if run is not None]
         if any(map(wants_a_look, seen)):
             sight = await self._lookout.look(here.application)
-            seen = [looked_at(run, sight, here.user) for run in seen]
+            seen = [looked_at(run, sight, here.user, self._outliving) for run in seen]
         await self._line.still_in(here.incarnation)
         return {run.handle: run for run in seen}
 
@@ -158,12 +160,12 @@ class SparkConnectAdapter:
         return any(map(wants_a_look, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
 
     def _as_seen(self, work: Work, listing: Listing, sight: Sight, here: Identity) -> Listing:
-        known = [looked_at(run, sight, here.user) for run in listing.runs]
+        known = [looked_at(run, sight, here.user, self._outliving) for run in listing.runs]
         if self._sessions.was_ended_here(work.tag, here):
             traced = sight.operations(session_of(here.user, work.tag).session_id)
             unknown = sorted(traced - {run.handle.run_id for run in known})
             late = (gone(work.job_id, work.tag, name, SESSION_CLOSED, here) for name in unknown)
-            known += [looked_at(run, sight, here.user) for run in late]
+            known += [looked_at(run, sight, here.user, self._outliving) for run in late]
         return structs.replace(listing, runs=tuple(known))
 
     async def running(self) -> Listing:

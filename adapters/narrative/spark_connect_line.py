@@ -15,8 +15,9 @@ from grpc import aio
 from pyspark.sql.connect.proto import base_pb2 as spark
 from pyspark.sql.connect.proto import base_pb2_grpc, commands_pb2, relations_pb2
 
-from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError, translated
+from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError
 from adapters.narrative.spark_connect_names import Identity, Server, Session
+from adapters.narrative.spark_connect_translation import translated
 from control_plane.jobs import Waiting
 
 CLIENT = "countermand"

@@ -49,13 +49,34 @@ def wants_a_look(run: Run) -> bool:
     return is_gone(run) or run.status in ENDED
 
 
-def looked_at(run: Run, sight: Sight, user: str) -> Run:
+class Outliving:
+    """The operations that Connect says have ended, and that went on when the web UI last showed them.
+
+    The UI forgets its oldest jobs (``spark.ui.retainedJobs``), also one of which a task is left: that is no end of it.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[tuple[str, str]] = set()
+
+    def goes_on(self, operation: Operation, sight: Sight) -> bool:
+        """Whether this one does, or did when it was last shown."""
+        name = (operation.session.session_id, operation.operation_id)
+        traces = sight.traces(*name)
+        if traces.active_tasks or traces.running_jobs:
+            self._names.add(name)
+        elif sight.shows_job_of(operation):
+            self._names.discard(name)
+        return traces.computes or name in self._names
+
+
+def looked_at(run: Run, sight: Sight, user: str, outliving: Outliving) -> Run:
     """The run as both say it is: what has active tasks runs, whatever its status is; so does what never finished."""
     operation = operation_named(run, user)
     if operation is None or not wants_a_look(run):
         return run
     traces = sight.traces(operation.session.session_id, operation.operation_id)
-    if traces.computes or (is_gone(run) and traces.unfinished):
-        word = f"{run.word}, {traces.active_tasks} tasks active" if traces.computes else f"{run.word}, not finished"
+    goes_on = outliving.goes_on(operation, sight)
+    if goes_on or (is_gone(run) and traces.unfinished):
+        word = f"{run.word}, {traces.active_tasks} tasks active" if goes_on else f"{run.word}, not finished"
         return structs.replace(run, status=RunStatus.ACTIVE, word=word, ended_at=None)
     return structs.replace(run, ended_at=traces.ended_at if run.status in ENDED else None)

@@ -263,7 +263,9 @@ class MasterLine:
             raise MasterError(Waiting.PLANE_SILENT, detail) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             nothing_sent = isinstance(error, httpx.ConnectError | httpx.InvalidURL | httpx.UnsupportedProtocol)
-            detail = f"the Spark master at {self.url} cannot be reached: {str(error) or type(error).__name__}"
+            why = str(error) or type(error).__name__
+            remedy = "master_url in [spark] has to be where its log says that its REST server was started"
+            detail = f"the Spark master at {self.url} cannot be reached: {why}; {remedy}"
             raise MasterError(Waiting.PLANE_SILENT, detail, nothing_sent=nothing_sent) from error
 
     def _decoded(self, response: httpx.Response, kind: type[Kind]) -> Kind:

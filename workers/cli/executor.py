@@ -57,7 +57,7 @@ def executor(
     token_file: TokenFile = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Run a plane's jobs, until stopped: on embedded DuckDB, or on its Snowflake account.
+    """Run a plane's jobs, until stopped: on embedded DuckDB, its Snowflake account, or its clusters of Spark.
 
     With a control plane it needs no database: it reaches out over HTTPS, with a token that is bound to its plane.
     SIGTERM drains; a second signal ends it at once; SIGHUP reads limits and log level anew.

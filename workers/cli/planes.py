@@ -28,7 +28,7 @@ def check(
     plane: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ids or names; those of [worker.planes.NAME] where it has any. Default: all that are active.",
+            help="Ids or names; those of sections worker.planes.NAME where there are any. Default: all active ones.",
             metavar="[PLANE]...",
         ),
     ] = None,

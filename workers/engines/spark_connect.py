@@ -28,7 +28,7 @@ from adapters.narrative.spark_connect_line import Line, reading, writing
 from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
 from adapters.narrative.spark_connect_ui import Ui
-from adapters.narrative.spark_connect_words import STATUSES, TERMINATING
+from adapters.narrative.spark_connect_words import STATUSES, TERMINATING, Outliving
 from adapters.narrative.spark_outputs import Outputs
 from control_plane.errors import BadInput, EngineUnavailable
 from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType, Rung
@@ -48,6 +48,7 @@ LOOK_ANEW_SECONDS = 2.0  #: which start of the server it is; jobs are claimed on
 RUNGS = (Rung.ASK, Rung.INSIST, Rung.FORCE)  #: of what is stopped again and again: the last one for good
 LOOK_SECONDS = 0.02  #: between two looks whether a submission has arrived
 LOOK_AT_MOST_SECONDS = 0.5
+IDLE_AT_MOST_SECONDS = 15.0  #: between two looks whether it goes on: each is a job in the web UI's list, which is short
 LINGER_SECONDS = 900.0  #: so long an ended run's session is kept: a cancellation may still want its status
 
 
@@ -355,17 +356,17 @@ class SparkConnectEngine:
 
         Connect may have said before that it has ended.
         """
-        pause, application = LOOK_SECONDS, run.here.application
+        pause, application, outliving = LOOK_SECONDS, run.here.application, Outliving()
         while True:
             sight = await self._lost.outlast(partial(self._lookout.look, application))
             traces = sight.traces(run.session.session_id, run.operation_id)
-            if not (traces.computes or traces.unfinished):
+            if not (outliving.goes_on(run.operation, sight) or traces.unfinished):
                 return
             if pause == LOOK_SECONDS:
                 log.warning("run_goes_on", operation_id=run.operation_id, active_tasks=traces.active_tasks)
             await self._ui.kill(application, run.session.session_id)
             await asyncio.sleep(pause)
-            pause = min(1.5 * pause, LOOK_AT_MOST_SECONDS)
+            pause = min(1.5 * pause, IDLE_AT_MOST_SECONDS)
 
     async def _conclude(self, run: Run, planned: Plan, said: Said, state: str, seconds: float) -> Ending:
         status = STATUSES.get(state, RunStatus.GONE)

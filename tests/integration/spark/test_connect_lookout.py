@@ -21,6 +21,7 @@ from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import Operation, Server, Session, operation_of
 from adapters.narrative.spark_connect_sessions import Sessions
 from adapters.narrative.spark_connect_ui import Job, Sight, Ui
+from adapters.narrative.spark_connect_words import Outliving
 from control_plane.jobs import Rung, Waiting
 from control_plane.work import Work
 from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, USER, SparkConnectPlane, connected
@@ -294,6 +295,19 @@ async def test_a_job_that_ends_during_a_look_counts_as_running_where_a_thread_ma
     after = Sight((Job(1, status="SUCCEEDED"), Job(2, status="FAILED"), Job(3, status="SUCCEEDED")), {})
 
     assert [job.status for job in after.since(before).jobs] == ["SUCCEEDED", "RUNNING", "RUNNING"]
+
+
+async def test_what_was_seen_to_go_on_has_not_ended_when_the_web_ui_forgets_its_job() -> None:
+    operation = Operation(Session(USER, str(uuid4())), str(uuid4()))
+    tags = [
+        f"SparkConnect_OperationTag_User_{USER}_Session_{operation.session.session_id}_Operation_{operation.operation_id}"
+    ]
+    failed = Job(1, tags, [1], status="FAILED")
+    outliving = Outliving()
+
+    looks = [Sight((failed,), {1: 1}), Sight((), {}), Sight((failed,), {1: 0}), Sight((), {})]
+
+    assert [outliving.goes_on(operation, sight) for sight in looks] == [True, True, False, False]
 
 
 async def test_a_web_ui_that_stays_behind_is_silence(shared_cluster: SparkConnectPlane) -> None:
