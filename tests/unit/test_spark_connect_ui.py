@@ -14,7 +14,7 @@ from adapters.base import Run, RunStatus
 from adapters.narrative.spark_connect_names import Identity, operation_of, session_of
 from adapters.narrative.spark_connect_sessions import gone
 from adapters.narrative.spark_connect_ui import Job, Sight, Stage, active_tasks, moment
-from adapters.narrative.spark_connect_words import looked_at, run_of
+from adapters.narrative.spark_connect_words import Outliving, looked_at, run_of
 
 HERE = Identity("local-1764367000000", "countermand")
 JOB = UUID(int=7)
@@ -52,7 +52,7 @@ def said(state: str) -> Run:
 @pytest.mark.parametrize("state", ["CANCELLED", "FAILED", "SUCCEEDED"])
 def test_a_run_that_is_said_to_have_ended_is_active_while_a_task_of_it_is(state: str) -> None:
     """So it was: Connect said CANCELLED at once, and the task went on for seconds."""
-    seen = looked_at(said(state), sight(job="FAILED", stage="FAILED", tasks=1), HERE.user)
+    seen = looked_at(said(state), sight(job="FAILED", stage="FAILED", tasks=1), HERE.user, Outliving())
 
     assert (seen.status, seen.word) == (RunStatus.ACTIVE, f"{state}, 1 tasks active")
     assert seen.ended_at is None
@@ -60,13 +60,13 @@ def test_a_run_that_is_said_to_have_ended_is_active_while_a_task_of_it_is(state:
 
 def test_a_stage_is_active_before_the_ui_knows_of_its_task() -> None:
     """It learns of that with its next event, up to ten seconds later."""
-    seen = looked_at(said("CANCELLED"), sight(job="RUNNING", stage="ACTIVE", tasks=0), HERE.user)
+    seen = looked_at(said("CANCELLED"), sight(job="RUNNING", stage="ACTIVE", tasks=0), HERE.user, Outliving())
 
     assert seen.status is RunStatus.ACTIVE
 
 
 def test_a_run_without_active_tasks_has_ended_when_the_last_of_its_jobs_had() -> None:
-    seen = looked_at(said("CANCELLED"), sight(job="FAILED", stage="FAILED", tasks=0), HERE.user)
+    seen = looked_at(said("CANCELLED"), sight(job="FAILED", stage="FAILED", tasks=0), HERE.user, Outliving())
 
     assert (seen.status, seen.word) == (RunStatus.STOPPED, "CANCELLED")
     assert seen.ended_at == datetime(2026, 11, 28, 22, 14, 52, 811000, tzinfo=UTC) == moment(ENDED_AT)
@@ -75,8 +75,8 @@ def test_a_run_without_active_tasks_has_ended_when_the_last_of_its_jobs_had() ->
 def test_a_run_whose_session_is_gone_is_active_while_a_task_of_it_is() -> None:
     run = gone(JOB, TAG, OPERATION, "INVALID_HANDLE.SESSION_CLOSED", HERE)
 
-    still = looked_at(run, sight(job="FAILED", stage="FAILED", tasks=1), HERE.user)
-    over = looked_at(run, sight(job="FAILED", stage="FAILED", tasks=0), HERE.user)
+    still = looked_at(run, sight(job="FAILED", stage="FAILED", tasks=1), HERE.user, Outliving())
+    over = looked_at(run, sight(job="FAILED", stage="FAILED", tasks=0), HERE.user, Outliving())
 
     assert (still.status, over.status, over.ended_at) == (RunStatus.ACTIVE, RunStatus.GONE, None)
 
@@ -84,13 +84,13 @@ def test_a_run_whose_session_is_gone_is_active_while_a_task_of_it_is() -> None:
 def test_the_ui_has_no_say_in_a_run_that_is_not_said_to_have_ended() -> None:
     running = said("RUNNING")
 
-    assert looked_at(running, sight(job="SUCCEEDED", stage="COMPLETE", tasks=0), HERE.user) == running
+    assert looked_at(running, sight(job="SUCCEEDED", stage="COMPLETE", tasks=0), HERE.user, Outliving()) == running
 
 
 def test_the_tasks_of_another_session_are_none_of_the_runs() -> None:
     others = sight(job="RUNNING", stage="ACTIVE", tasks=1, session_id=str(UUID(int=9)))
 
-    assert looked_at(said("CANCELLED"), others, HERE.user).status is RunStatus.STOPPED
+    assert looked_at(said("CANCELLED"), others, HERE.user, Outliving()).status is RunStatus.STOPPED
     assert others.operations(SESSION) == set()
 
 
