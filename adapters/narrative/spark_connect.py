@@ -50,9 +50,9 @@ HOW_NAMED = "work that was started elsewhere is named <user>/<session>/<operatio
 class SparkConnectAdapter:
     """The adapter of a Narrative plane's shared cluster. No call lasts longer than a few times *timeout_seconds*.
 
-    *user* is whom the plane's executors run their jobs as: it is part of each session's name. With *ui_url* a run that
-    is said to have ended is only believed once no task of it is active. *outputs* is where this process may publish and
-    clear away; it is closed with the adapter.
+    *user* is whom the plane's executors run their jobs as: it is part of each session's name. A run that Connect says
+    has ended has done so once the web UI at *ui_url* shows it too, as `Lookout` tells. *outputs* is where this process
+    may publish and clear away; it is closed with the adapter.
     """
 
     engine = ENGINE
@@ -288,15 +288,16 @@ class SparkConnectAdapter:
 def for_plane(surroundings: Surroundings) -> SparkConnectAdapter:
     """The adapter as the registry makes it.
 
-    Its options: *server*, where it listens; *user*, whom executors run jobs as; *ui_url*, its web UI, to be asked
-    whether tasks are active; *warehouse*, the folder of outputs, where this process is to publish and to clear away.
+    Its options: *server*, where it listens; *user*, whom executors run jobs as; *ui_url*, its web UI; *warehouse*, the
+    folder of outputs, where this process is to publish and to clear away.
     """
     options = dict(surroundings.options)
     if unknown := ", ".join(sorted(options.keys() - set(OPTIONS))):
         message = f"options: unknown for {ENGINE}: {unknown}; allowed: {', '.join(OPTIONS)}"
         raise BadInput(message, field="options")
-    if options.get("server") is None:
-        raise BadInput(f"options: server is needed for {ENGINE}", field="server")
+    for name in ("server", "ui_url"):
+        if options.get(name) is None:
+            raise BadInput(f"options: {name} is needed for {ENGINE}", field=name)
     warehouse = options.pop("warehouse", None)
     return SparkConnectAdapter(
         **options,

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from msgspec import structs
 
+from adapters.narrative import spark_connect
 from adapters.narrative.spark import for_plane
 from adapters.narrative.spark_connect_names import Server
 from adapters.registry import Surroundings, engine_on
@@ -71,6 +72,17 @@ def test_a_worker_is_told_of_each_of_the_planes_clusters_the_first_one_first(con
         "spark-standalone",
         {"master_url": "http://m:6066", "ui_url": None, "token": None, "warehouse": Path("/mnt/w")},
     )
+
+
+@pytest.mark.parametrize("missing", ["server", "ui_url"])
+def test_the_adapter_of_a_connect_server_names_the_option_that_it_was_not_given(missing: str) -> None:
+    options = {"server": Server("s:15002"), "ui_url": "http://s:4040"}
+    del options[missing]
+
+    with pytest.raises(BadInput, match=f"{missing} is needed") as caught:
+        spark_connect.for_plane(Surroundings("tests", PLANE.data_plane_id, 5.0, options))
+
+    assert caught.value.field == missing
 
 
 def test_a_cluster_may_be_cancelled_on_by_the_adapter_of_a_package(configure: Configure) -> None:
