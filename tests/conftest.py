@@ -66,6 +66,15 @@ def prepare_live_run(config: pytest.Config, own_variables: dict[str, str]) -> No
     config.option.markexpr = "live"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep Spark's acceptance tests, the longest, for the end.
+
+    At first every process is given a long row of tests, and one of them all of `acceptance`; at the end they are given
+    out as processes are free.
+    """
+    items.sort(key=lambda item: item.path.parent.name == "acceptance" and item.path.name.startswith("test_spark_"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a pytest-xdist worker which folder that is, and the settings of a live run."""

@@ -20,7 +20,7 @@ from tests.contract.spark_standalone import SMALL
 from tests.spark import ConnectServer, Standalone
 from workers.engines.spark_plans import count_rows
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
 
 WAREHOUSE = "COUNTERMAND_SPARK__WAREHOUSE"
 SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
@@ -134,7 +134,6 @@ DEATHS = [
 ]
 
 
-@pytest.mark.timeout(300)
 def test_a_killed_executors_job_ends_published_if_it_was_committed_and_never_otherwise(plane: Plane) -> None:
     """Each on a plane of its own, killed at its own step, all at once."""
     planes = {death: plane.another(" ".join(death)) for death in DEATHS}
