@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from config.settings import Settings, load_settings
@@ -22,6 +23,11 @@ SHARED = pytest.StashKey[SharedFolder]()
 OWN_VARIABLES = pytest.StashKey[dict[str, str]]()
 LIVE = pytest.StashKey[Settings]()
 OWN = ("COUNTERMAND_", "SNOWFLAKE_", "XDG_CONFIG_HOME")
+
+
+#: No example's duration is a claim: a machine may stall within any of them, or while one is made up.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

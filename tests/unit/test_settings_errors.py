@@ -109,7 +109,7 @@ def leaves(value: object, above: tuple[str | int, ...] = ()) -> list[tuple[str |
     return [above]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, len(EXAMPLE.splitlines())))
 def test_every_setting_of_a_file_has_a_line_that_its_key_stands_on(blank: int) -> None:
     lines = EXAMPLE.splitlines()
