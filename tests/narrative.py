@@ -64,7 +64,7 @@ async def opened(
         folder.close()
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Look until it is so; TimeoutError when it is not in time."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  it comes true in another thread

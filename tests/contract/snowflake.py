@@ -55,7 +55,7 @@ class SnowflakePlane:
             self.snowflake.sign_in(user),
             installation=self._installation,
             data_plane_id=self._data_plane_id,
-            timeout_seconds=10.0,
+            timeout_seconds=60.0,
             executor_user=self.snowflake.user("EXECUTOR"),
             canary=self.snowflake.sign_in("EXECUTOR"),
         )

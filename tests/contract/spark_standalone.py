@@ -35,6 +35,7 @@ SMALL = {
     "spark.ui.enabled": "false",
 }
 SUCCEEDS = "org.apache.hadoop.util.VersionInfo"  #: tells its version
+ALLOWED_SECONDS = 60.0  #: no test is about it; a machine that is busy with other clusters answers late
 FAILS = "org.apache.hadoop.util.RunJar"  #: is given too few arguments
 
 
@@ -117,7 +118,7 @@ def adapter_of(cluster: Standalone, warehouse: Path) -> SparkStandaloneAdapter:
         warehouse,
         installation="tests",
         data_plane_id=PLANE,
-        timeout_seconds=10.0,
+        timeout_seconds=ALLOWED_SECONDS,
         ui_url=cluster.ui_url,
     )
 
@@ -126,7 +127,11 @@ def adapter_of(cluster: Standalone, warehouse: Path) -> SparkStandaloneAdapter:
 async def opened(cluster: Standalone, warehouse: Path, **properties: str) -> AsyncIterator[SparkStandaloneEngine]:
     """An executor's engine, with these properties over the tests' own; what it runs is ended in the end."""
     engine = await SparkStandaloneEngine.open(
-        cluster.rest_url, warehouse, timeout_seconds=10.0, ui_url=cluster.ui_url, properties=SMALL | properties
+        cluster.rest_url,
+        warehouse,
+        timeout_seconds=ALLOWED_SECONDS,
+        ui_url=cluster.ui_url,
+        properties=SMALL | properties,
     )
     try:
         yield engine
@@ -138,7 +143,9 @@ async def opened(cluster: Standalone, warehouse: Path, **properties: str) -> Asy
 async def standalone_plane(cluster: Standalone, warehouse: Path) -> AsyncIterator[StandalonePlane]:
     """The plane; what runs in it is ended in the end."""
     async with opened(cluster, warehouse) as engine:
-        plane = StandalonePlane(cluster, warehouse, engine, MasterLine(cluster.rest_url, timeout_seconds=10.0))
+        plane = StandalonePlane(
+            cluster, warehouse, engine, MasterLine(cluster.rest_url, timeout_seconds=ALLOWED_SECONDS)
+        )
         try:
             yield plane
         finally:

@@ -134,7 +134,7 @@ class EmbeddedPlane:
 async def served(path: Path) -> AsyncIterator[EmbeddedPlane]:
     """One incarnation of the executor of this folder, with an adapter of its own."""
     async with opened(path) as engine, serving(run_application(engine), open_unix_door(path)) as address:
-        adapter = EmbeddedAdapter(timeout_seconds=5.0)
+        adapter = EmbeddedAdapter(timeout_seconds=60.0)
         yield EmbeddedPlane(engine, adapter, address)
         await adapter.aclose()
 
@@ -185,7 +185,7 @@ async def find_one(plane: Plane, work: Work) -> Run:
 
 async def stopped(plane: Plane, run: Run) -> Run:
     """The run once the engine says that it has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (seen := (await plane.adapter.observe([run]))[run.handle]).status not in ENDED or seen.ended_at is None:
             pass
     return seen

@@ -34,7 +34,7 @@ async def test_discarding_what_a_run_is_still_writing_removes_nothing_and_says_n
     released = Event()
 
     def now() -> datetime:  # a run asks for its end's time when its table is there already
-        assert released.wait(30)
+        assert released.wait(60)
         return datetime.now(UTC)
 
     async with opened(tmp_path, now=now) as engine:
@@ -59,7 +59,7 @@ async def test_a_session_is_of_no_use_any_more_when_its_runs_end_is_told(tmp_pat
 
     def permit_left() -> float:
         asked.set()
-        return float(begun.wait(30))
+        return float(begun.wait(60))
 
     async with opened(tmp_path) as engine:
         handle = await engine.start(view_of(sql), permit_left)

@@ -234,7 +234,7 @@ async def test_a_run_that_is_stopped_while_its_permit_is_asked_for_submits_nothi
 
     def permit_left() -> float:
         asked.set()
-        return float(answer.wait(10))
+        return float(answer.wait(60))
 
     async with opened(tmp_path, interrupt=lambda _session: None) as engine:
         handle = await engine.start(view_of(QUICK), permit_left)
@@ -278,7 +278,7 @@ async def test_a_run_whose_interrupts_are_lost_is_active_until_one_is_not(tmp_pa
         handle = await engine.start(view_of(ENDLESS), lambda: 30.0)
         await until(lambda: engine.observe([handle])[0].word == "executing")
         engine.stop([handle])
-        assert asked.wait(10)
+        assert asked.wait(60)
         assert engine.observe([handle])[0].status is RunStatus.ACTIVE
 
         faulty.clear()
