@@ -24,7 +24,12 @@ def anyio_backend() -> str:
 class Impatient(Connection):
     head_seconds = 0.2
     unread_seconds = 0.2
+    one_was_made: ClassVar[asyncio.Event]
     one_was_lost: ClassVar[asyncio.Event]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self.one_was_made.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -41,6 +46,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[int]:
+    Impatient.one_was_made = asyncio.Event()
     Impatient.one_was_lost = asyncio.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(Config(application, http=Impatient, log_config=None, lifespan="off", timeout_keep_alive=60))
@@ -97,9 +103,12 @@ async def test_a_reader_that_does_not_read_is_let_go() -> None:
                 await Impatient.one_was_lost.wait()
 
 
-async def test_between_two_requests_a_connection_stays() -> None:
+async def test_between_two_requests_a_connection_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening() as port:
-        reader, writer = await connect(port)
+        with monkeypatch.context() as patient:  # its first head comes, if late
+            patient.setattr(Impatient, "head_seconds", 60.0)
+            reader, writer = await connect(port)
+            await Impatient.one_was_made.wait()
         await ask(reader, writer)
         silent, unused = await connect(port)
         assert await told_until_the_end(silent) == b""  # by now a head would have been waited for in vain

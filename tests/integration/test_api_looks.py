@@ -188,11 +188,13 @@ async def test_while_nothing_changes_a_look_asks_about_no_plane_and_no_token(api
     waiting.cancel()
 
 
-async def test_a_poll_of_a_quiet_plane_asks_the_database_nothing(api: Api) -> None:
+async def test_a_poll_of_a_quiet_plane_asks_the_database_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last look found nothing open there, no news came since, and the token was looked at as well."""
+    monkeypatch.setattr("control_plane.api.callers.REMEMBER_SECONDS", 0.0)
     process = api.process()
     first = asyncio.create_task(claim(process, api.given.plane))
     await api.until_waiting(api.given.plane)
+    monkeypatch.setattr("control_plane.api.callers.REMEMBER_SECONDS", 60.0)
     await api.desk.look_for_all()
     told = Statements(api.given.store)
 

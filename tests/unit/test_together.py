@@ -37,14 +37,29 @@ class Threads:
             await checkpoint()
 
 
-def asked_together(scenario: Callable[[Threads, Together[int, int]], Awaitable[None]], **options: Any) -> None:
+class HeldLoop(asyncio.SelectorEventLoop):
+    """A loop for which no time passes but what the test lets pass."""
+
+    seconds = 0.0
+
+    def time(self) -> float:
+        return self.seconds
+
+
+def asked_together(
+    scenario: Callable[[Threads, Together[int, int]], Awaitable[None]],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    **options: Any,
+) -> None:
     """Run the scenario with a Together over such calls."""
 
     async def run() -> None:
         threads = Threads()
         await scenario(threads, Together(threads.perform, threads.hand_off, **options))
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())
 
 
 def test_what_arrives_while_a_batch_is_performed_shares_the_next_one_and_each_gets_its_own_answer() -> None:
@@ -147,7 +162,7 @@ def test_whoever_has_gone_is_not_asked_for() -> None:
         assert (await first, await stays) == (10, 30)
         assert threads.asked == [[1], [3]]
 
-    asked_together(scenario)
+    asked_together(scenario, patience_seconds=60)
 
 
 def test_no_batch_is_larger_than_it_may_be() -> None:
@@ -185,7 +200,11 @@ def test_where_nobody_is_in_a_hurry_a_batch_waits_for_all_who_come_meanwhile() -
             for _ in range(10):  # each has long been waiting when the next one comes
                 await checkpoint()
 
+        assert threads.asked == []
+        loop.seconds += 0.5
+
         assert await asyncio.gather(*asked) == [10, 20, 30]
         assert threads.asked == [[1, 2, 3]]
 
-    asked_together(scenario, linger_seconds=0.5)
+    loop = HeldLoop()
+    asked_together(scenario, loop_factory=lambda: loop, linger_seconds=0.5)
