@@ -39,6 +39,7 @@ from control_plane.policy import Policy
 from control_plane.statements import ORDERS
 from control_plane.tokens import NewToken, Permission, Tokens
 from control_plane.wire import DataPlaneSubmission, JobSubmission, Order, PlatformObject
+from tests.doubles.manual_clock import ManualClock
 from tests.doubles.misbehaving_server import CERTIFICATE, Act, MisbehavingServer, answer, misbehaving
 from tests.integration.given import VIEW_INPUT, Given
 
@@ -220,12 +221,28 @@ def test_what_json_cannot_say_is_refused_before_it_is_sent(served: Served) -> No
 
 
 class Impatient(Client):
-    """A client of a misbehaving server, with little patience; remembers what it told."""
+    """A client of a misbehaving server, which does not pause; remembers what it told."""
 
-    def __init__(self, server: MisbehavingServer | str, *, patience_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        server: MisbehavingServer | str,
+        *,
+        patience_seconds: float = 60.0,
+        pause: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self.told: list[str] = []
         url = server if isinstance(server, str) else server.url
-        super().__init__(url, TOKEN, patience_seconds=patience_seconds, tell=self.told.append, pause=lambda _: None)
+        super().__init__(url, TOKEN, patience_seconds=patience_seconds, tell=self.told.append, pause=pause)
+
+
+@pytest.fixture
+def pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A pause that takes no time, where patience counts nothing but pauses: a call may take as long as it needs."""
+    clock = ManualClock()
+    for module in ("tenacity", "control_plane.client"):
+        monkeypatch.setattr(f"{module}.time", clock.clock())
+    monkeypatch.setattr("control_plane.client.LEAST_SECONDS", 60.0)
+    return clock.advance
 
 
 @pytest.mark.parametrize("trouble", [BAD_GATEWAY, problem("store-unavailable", 503), answer("429 Slow down"), Act.DROP])
@@ -277,11 +294,13 @@ def test_a_call_that_may_have_been_done_is_never_sent_again(
 
 
 @pytest.mark.parametrize("call", [*REPEATABLE, *UNREPEATABLE])
-def test_what_never_reached_anybody_is_sent_again(call: Callable[[Client], object]) -> None:
+def test_what_never_reached_anybody_is_sent_again(
+    call: Callable[[Client], object], pause: Callable[[float], None]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
-    with Impatient(address, patience_seconds=1.0) as client:
+    with Impatient(address, patience_seconds=1.0, pause=pause) as client:
         with pytest.raises(ControlPlaneUnavailable, match=f"{address} is away") as raised:
             call(client)
 
@@ -290,11 +309,14 @@ def test_what_never_reached_anybody_is_sent_again(call: Callable[[Client], objec
 
 
 def test_a_server_that_hangs_is_given_up_in_time() -> None:
-    with misbehaving(Act.HANG) as server, Impatient(server, patience_seconds=0.1) as client:
-        with pytest.raises(ControlPlaneUnavailable, match="it took too long"):
-            client.list_jobs()
+    with (
+        misbehaving(Act.HANG) as server,
+        Impatient(server, patience_seconds=0.1) as client,
+        pytest.raises(ControlPlaneUnavailable, match="it took too long"),
+    ):
+        client.list_jobs()
 
-        assert len(server.requests) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -314,9 +336,9 @@ def test_what_repeating_does_not_mend_is_told_at_once(told: bytes, kind: type[Co
         assert len(server.requests) == 1
 
 
-def test_patience_ends_with_the_last_answer_and_its_log_id() -> None:
+def test_patience_ends_with_the_last_answer_and_its_log_id(pause: Callable[[float], None]) -> None:
     trouble = problem("store-unavailable", 503, "the database is away")
-    with misbehaving(trouble) as server, Impatient(server, patience_seconds=1.0) as client:
+    with misbehaving(trouble) as server, Impatient(server, patience_seconds=1.0, pause=pause) as client:
         with pytest.raises(StoreUnavailable) as raised:
             client.list_jobs()
 
