@@ -113,12 +113,12 @@ async def test_it_can_run_what_each_of_its_clusters_can(tmp_path: Path) -> None:
 
 async def test_a_cluster_that_is_away_is_served_once_it_answers_and_holds_up_no_other(tmp_path: Path) -> None:
     async with clusters_in(tmp_path) as clusters:
-        engine, tried = SparkEngine({SHARED: clusters.shared}), 0
+        engine, tried, mended = SparkEngine({SHARED: clusters.shared}), 0, False
 
         async def join() -> Engine:
             nonlocal tried
             tried += 1
-            if tried < 3:
+            if tried < 3 or not mended:
                 raise EngineUnavailable("it does not answer")
             return clusters.dedicated
 
@@ -128,6 +128,7 @@ async def test_a_cluster_that_is_away_is_served_once_it_answers_and_holds_up_no_
         handle = await engine.start(claim(SHARED), permit)
         with pytest.raises(EngineUnavailable, match="dedicated: the cluster is away"):
             await engine.publish([committed])
+        mended = True
         await until(lambda: len(engine.clusters) == 2)
         late = await engine.start(claim(DEDICATED), permit)
 

@@ -72,10 +72,11 @@ def test_a_request_whose_answer_is_withheld_has_arrived(proxy: TcpProxy, server:
     with pytest.raises(httpx.ReadTimeout):
         ask(proxy, seconds=0.5)
 
-    proxy.calm()
+    wait_for_requests(server)
 
-    assert len(server.requests) == 1
+    proxy.calm()
     assert ask(proxy) == '"here"'
+    assert len(server.requests) == 2
 
 
 def test_a_reset_is_met_by_new_connections(proxy: TcpProxy, server: MisbehavingServer) -> None:
@@ -91,13 +92,20 @@ def test_a_reset_is_met_by_connections_that_wait() -> None:
         errors: list[Exception] = []
         waiting = threading.Thread(target=lambda: errors.append(failure_of(proxy)))
         waiting.start()
-        while not server.requests:
-            time.sleep(0.01)
+        wait_for_requests(server)
 
         proxy.begin(Fault.RESET)
 
         waiting.join()
         assert [type(error) for error in errors] == [httpx.ReadError]
+
+
+def wait_for_requests(server: MisbehavingServer) -> None:
+    """Until the first has arrived; it has to."""
+    ends = time.monotonic() + 20
+    while not server.requests:
+        assert time.monotonic() < ends, "no request has arrived"
+        time.sleep(0.01)
 
 
 def failure_of(proxy: TcpProxy) -> Exception:
