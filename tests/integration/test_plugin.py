@@ -105,7 +105,7 @@ def plugged(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def adapter(plugged: None, yarn: ResourceManager, tmp_path: Path) -> Adapter:
     options = {"url": yarn.url, "warehouse": str(tmp_path)}
-    return adapter_factory("spark-yarn")(Surroundings("tests", PLANE, 5.0, options))
+    return adapter_factory("spark-yarn")(Surroundings("tests", PLANE, 60.0, options))
 
 
 async def status_of(adapter: Adapter, work: Work) -> RunStatus:
