@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from msgspec import structs
 from snowflake.connector import SnowflakeConnection
+from structlog.testing import capture_logs
 
 from adapters.base import Listing
 from control_plane.jobs import Closure, Handle, Outcome, Receipt, Rung, Waiting
@@ -189,10 +190,11 @@ def test_without_the_privilege_the_first_round_says_so(site: Site, double: Snowf
     site.request(work)
     site.close(work)
 
-    site.work_until(lambda: site.cancellation(work).waiting is not None)
+    with capture_logs() as logs:
+        site.work_until(site.waits(work, Waiting.NOT_PERMITTED))
 
-    cancellation = site.cancellation(work)
-    assert (cancellation.waiting, cancellation.rounds) == (Waiting.NOT_PERMITTED, 1)
+    [told] = [entry for entry in logs if entry["event"] == "cancellation_postponed"]
+    assert (told["job"], told["waiting"], told["rounds"]) == (work.job_id, Waiting.NOT_PERMITTED, 1)
     assert site.is_executing(work)
 
 
