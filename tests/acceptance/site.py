@@ -18,6 +18,7 @@ from uuid import UUID
 
 import httpx
 import psutil
+from sqlalchemy import text
 
 from control_plane.intake import Intake, NewJob, NewPlane
 from control_plane.jobs import Job, JobType, Process
@@ -42,7 +43,13 @@ QUICK = {
 }
 
 
-def until(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "it") -> None:
+IN_TRANSACTION = text(
+    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+)
+
+
+def until(condition: Callable[[], object], *, seconds: float = 60.0, what: str = "it") -> None:
     """Look until it is so; AssertionError when it is not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -76,13 +83,14 @@ class Started:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Its log lines of this event."""
-        lines = (json.loads(line) for line in self.says().splitlines() if line.startswith("{") and line.endswith("}"))
+        whole = self.says().rpartition("\n")[0].splitlines()  # it may be about to say more
+        lines = (json.loads(line) for line in whole if line.startswith("{") and line.endswith("}"))
         return [line for line in lines if line["event"] == name]
 
     def until_event(self, name: str) -> None:
         """Wait until it has logged the event."""
         until(
-            lambda: self.events(name) or self.process.poll() is not None, seconds=60, what=f"{name} of {self.name}"
+            lambda: self.events(name) or self.process.poll() is not None, what=f"{name} of {self.name}"
         )  # a start takes two seconds of a processor, which may be shared; one that fails ends
         assert self.events(name), self.says()
 
@@ -96,7 +104,7 @@ class Started:
     def terminate(self) -> int:
         """SIGTERM, and how it ended."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def signal_until_ended(self, number: int) -> int:
         """The signal again and again, as from somebody without patience, and how it ended."""
@@ -123,9 +131,10 @@ class Site:
         return Store(self.url)
 
     def is_locked(self) -> bool:
-        """Whether somebody is in the middle of writing, on SQLite, where nobody else can then."""
+        """Whether somebody else is in the middle of a transaction: on Postgres any, on SQLite one that writes."""
         if not self.url.startswith("sqlite"):
-            return False
+            with self.store.engine.connect() as connection:
+                return connection.execute(IN_TRANSACTION).first() is not None
         with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as opened:
             try:
                 opened.execute("BEGIN IMMEDIATE")
@@ -340,7 +349,7 @@ class Site:
         cancellation = self.intake.job(job_id).cancellation
         return cancellation.waiting.value if cancellation and cancellation.waiting else None
 
-    def ended(self, job_id: UUID, *, seconds: float = 30.0) -> Job:
+    def ended(self, job_id: UUID, *, seconds: float = 60.0) -> Job:
         """The job, once it has ended."""
         until(lambda: self.intake.job(job_id).state in TERMINAL, seconds=seconds, what=f"the end of {job_id}")
         return self.intake.job(job_id)

@@ -20,6 +20,12 @@ from tests.postgres import Postgres
 
 #: Short leases, so that nobody waits long for one to run out.
 SHORT = {"COUNTERMAND_WORKER__LEASE_SECONDS": "1.5", "COUNTERMAND_WORKER__CALL_TIMEOUT_SECONDS": "1"}
+#: So long that nothing ends before the test lets it.
+LONG = {
+    "COUNTERMAND_WORKER__LEASE_SECONDS": "3600",
+    "COUNTERMAND_WORKER__CALL_TIMEOUT_SECONDS": "3000",
+    "COUNTERMAND_WORKER__DRAIN_SECONDS": "3600",
+}
 PUBLICATIONS = "SELECT count(*) FROM narrative.bookkeeping.publications"
 READERS_VIEW = "SELECT n FROM narrative.datasets.ds_6404 ORDER BY n"
 OUTPUTS = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'outputs'"
@@ -43,6 +49,26 @@ def given_held(site: Site, *, count: int = 1, settings: dict[str, str] | None = 
         site.request(job_id)
     until(lambda: all(lease_holder(site, job_id) for job_id in job_ids), what="that the worker holds them")
     return worker, job_ids
+
+
+def given_asking(site: Site) -> tuple[Started, UUID, Started]:
+    """The worker ``first``, in the middle of a round until the executor goes on that it asks; job and executor."""
+    plane = site.plane()
+    executor = site.executor(plane)
+    (job_id,) = site.submit_running(plane)
+    stall(executor, site)
+    worker = site.worker("first", **LONG)
+    site.request(job_id)
+    until(lambda: lease_holder(site, job_id), what="that the worker holds it")
+    return worker, job_id, executor
+
+
+def stall(process: Started, site: Site) -> None:
+    """Stop it between two transactions: it would keep what it has locked from everybody else."""
+    process.signal(signal.SIGSTOP)
+    while site.is_locked():
+        process.signal(signal.SIGCONT)
+        process.signal(signal.SIGSTOP)
 
 
 # --- executors -----------------------------------------------------------------------------------------------------
@@ -94,7 +120,7 @@ def test_a_committed_job_is_published_once_however_often_its_executor_starts_aga
     dying = site.start(
         "data", "tests.acceptance.dying_executor", site.url, str(plane), str(site.folder / "data"), *death
     )
-    assert dying.process.wait(30) == -signal.SIGKILL
+    assert dying.process.wait(60) == -signal.SIGKILL
 
     for _ in range(2):
         restarted = site.executor(plane)
@@ -140,26 +166,28 @@ def test_a_worker_that_is_told_to_stop_leaves_nothing_leased(sqlite_site: Site, 
 
 def test_a_worker_that_is_told_to_stop_settles_what_ends_in_time(sqlite_site: Site) -> None:
     site = sqlite_site
-    worker, (job_id,) = given_held(site)
+    worker, job_id, executor = given_asking(site)
     worker.signal(signal.SIGTERM)
     worker.until_event("drain_started")
 
-    site.lift_fault()
+    executor.signal(signal.SIGCONT)
 
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     assert site.intake.job(job_id).state is JobState.CANCELLED
 
 
 def test_a_signal_that_is_repeated_at_once_is_the_same_request(sqlite_site: Site) -> None:
     """``timeout`` signals a process and then its group."""
-    site = sqlite_site
-    worker, _ = given_held(site)  # it has something to drain
+    worker, _, executor = given_asking(sqlite_site)  # it has something to drain
 
+    worker.signal(signal.SIGSTOP)  # both have come by the time that it goes on, however slowly we send them
     worker.signal(signal.SIGTERM)
     worker.signal(signal.SIGINT)  # another one: two of the same may be delivered as one
+    worker.signal(signal.SIGCONT)
 
-    site.lift_fault()
-    assert worker.process.wait(30) == 0
+    worker.until_event("drain_started")
+    executor.signal(signal.SIGCONT)
+    assert worker.process.wait(60) == 0
     assert worker.events("cut_short") == []
 
 
@@ -186,7 +214,7 @@ def test_every_line_of_a_process_names_it(sqlite_site: Site) -> None:
 def test_a_second_signal_that_is_no_echo_of_the_first_ends_a_worker_at_once(sqlite_site: Site) -> None:
     """Its drain would last for an hour."""
     site = sqlite_site
-    worker, (job_id,) = given_held(site, settings=SHORT | {"COUNTERMAND_WORKER__DRAIN_SECONDS": "3600"})
+    worker, job_id, _ = given_asking(site)
     worker.signal(signal.SIGTERM)
     worker.until_event("drain_started")
 
@@ -195,17 +223,7 @@ def test_a_second_signal_that_is_no_echo_of_the_first_ends_a_worker_at_once(sqli
     assert worker.events("cut_short")
     assert worker.events("drain_ended") == []
     assert site.intake.job(job_id).state is JobState.PENDING_CANCELLATION
-    site.lift_fault()
-    site.worker("second", **SHORT)  # the lease runs out by itself
-    assert site.ended(job_id).state is JobState.CANCELLED
-
-
-def stall(process: Started, site: Site) -> None:
-    """Stop it between two transactions: on SQLite it would keep the only lock from everybody else."""
-    process.signal(signal.SIGSTOP)
-    while site.is_locked():
-        process.signal(signal.SIGCONT)
-        process.signal(signal.SIGSTOP)
+    assert lease_holder(site, job_id) == "first"  # as of one that was killed: it runs out by itself
 
 
 def test_a_worker_that_wakes_up_after_its_lease_settles_nothing_twice(site: Site) -> None:
