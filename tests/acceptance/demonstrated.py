@@ -95,7 +95,7 @@ class Demo:
 def interrupt(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
     """Signal it, and answer how it ended and what it said."""
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
     return process.returncode, said.decode()
 
 

