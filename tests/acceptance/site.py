@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -57,6 +59,15 @@ def until(condition: Callable[[], object], *, seconds: float = 60.0, what: str =
         time.sleep(0.03)
 
 
+def unclaimed_port() -> int:
+    """A free port that stays free until we use it: of those that the system gives to nobody who asks for just any."""
+    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, lowest_given)  # noqa: S311
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+
+
 def speaks_to_the_api(arguments: Iterable[str]) -> bool:
     """Whether a command line is one of users': all others work at the database, ``planes check`` among them."""
     return not {"jobs", "planes"}.isdisjoint(arguments) and "check" not in arguments
@@ -101,10 +112,10 @@ class Started:
         self.process.kill()
         self.process.wait()
 
-    def terminate(self) -> int:
-        """SIGTERM, and how it ended."""
+    def terminate(self, *, seconds: float = 60.0) -> int:
+        """SIGTERM, and how it ended; TimeoutExpired when it has not in time."""
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(seconds)
 
     def signal_until_ended(self, number: int) -> int:
         """The signal again and again, as from somebody without patience, and how it ended."""
@@ -157,8 +168,8 @@ class Site:
 
     @cached_property
     def server(self) -> Started:
-        """The site's own, started when it is first needed."""
-        return self.serve()
+        """The site's own, started when it is first needed; another may take its place at the port."""
+        return self.serve(port=unclaimed_port())
 
     @property
     def api_url(self) -> str:
@@ -367,9 +378,9 @@ class Site:
     def executing(self) -> set[UUID]:
         """The jobs whose statements were submitted, on whichever engine answers."""
         runs: set[UUID] = set()
-        for socket in self.folder.glob(f"*/{SOCKET}"):
+        for door in self.folder.glob(f"*/{SOCKET}"):
             with suppress(httpx.TransportError):  # a killed executor left it
-                runs |= {UUID(run["job_id"]) for run in self._runs(socket.parent) if run["word"] == "executing"}
+                runs |= {UUID(run["job_id"]) for run in self._runs(door.parent) if run["word"] == "executing"}
         return runs
 
     def _runs(self, folder: Path) -> list[dict[str, Any]]:

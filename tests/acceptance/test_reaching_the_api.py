@@ -195,7 +195,7 @@ def test_waiting_outlasts_an_outage_and_tells_of_its_beginning_and_its_end(sqlit
     site.intake.attest(job_id, ApiUser(1, 7), "Ada", "the machine was switched off")
     site.serve(port=port)
 
-    assert waiting.process.wait(30) == ExitCode.UNPROVEN
+    assert waiting.process.wait(60) == ExitCode.UNPROVEN
     assert "the control plane answers again" in waiting.says()
     assert f"{job_id}: cancelled, attested" in waiting.says()
 

@@ -53,7 +53,7 @@ def test_a_settlement_that_arrives_late_and_twice_lands_once(sqlite_site: Site, 
     (job_id,) = site.submit_running(plane)
     proxy.begin(Fault.BLACK_HOLE, only="/cancellations/settle")
     site.request(job_id)
-    until(lambda: proxy.count("/cancellations/settle") == 2, seconds=60, what="that it is sent again")
+    until(lambda: proxy.count("/cancellations/settle") == 2, what="that it is sent again")
     assert site.intake.job(job_id).state is JobState.PENDING_CANCELLATION
 
     proxy.calm()
@@ -94,7 +94,7 @@ def test_a_claim_that_is_on_its_way_when_the_worker_is_told_to_stop_leaves_no_le
 
     proxy.calm()
 
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     assert held(site) == set()
     site.remote_worker(plane, "second", settings=LONG)
     assert site.ended(job_id).state is JobState.CANCELLED
