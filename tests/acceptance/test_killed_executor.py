@@ -18,6 +18,7 @@ from control_plane.lifecycle import TERMINAL, JobState
 from control_plane.planes import Platform
 from control_plane.policy import Policy
 from control_plane.store import Store
+from tests.acceptance.site import Started
 from tests.narrative import QUICK, RESOURCES, until, view_input
 from workers.engines.warehouse import Warehouse
 
@@ -41,11 +42,13 @@ COMMITTED = [death[:2] for death in DEATHS if death[2]]
 
 
 class Site:
-    """A store, a plane and a data folder, and the processes that work on them."""
+    """A store, a plane, a data folder in *folder*, and the processes that work on them."""
 
     def __init__(self, database_url: str, folder: Path) -> None:
         self.url = database_url
-        self.folder = folder
+        self.folder = folder / "data"
+        self.folder.mkdir(mode=0o700)
+        self.logs = folder
         self.store = Store(database_url)
         self.intake = Intake(self.store, Policy())
         self.plane = self.intake.create_plane(NewPlane("local", Platform.NARRATIVE)).data_plane_id
@@ -61,16 +64,17 @@ class Site:
         assert died.returncode == -signal.SIGKILL
 
     @contextmanager
-    def command(self, *arguments: str) -> Iterator[None]:
+    def command(self, name: str, *arguments: str) -> Iterator[None]:
         """One of the real commands at work; it ends cleanly when it is told to stop."""
-        environment = os.environ | {"COUNTERMAND_DATABASE_URL": self.url}
-        command = [sys.executable, "-m", "workers", *arguments, "--data-plane", str(self.plane)]
-        with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
-            try:
-                yield
-            finally:
-                process.terminate()
-            assert process.wait(30) == 0
+        environment = os.environ | {"COUNTERMAND_DATABASE_URL": self.url, "COUNTERMAND_LOG_FORMAT": "json"}
+        command = [sys.executable, "-m", "workers", name, *arguments, "--data-plane", str(self.plane)]
+        started = Started(name, command, folder=self.logs, environment=environment | {"PYTHONPATH": str(ROOT)})
+        try:
+            yield
+            started.until_event(f"{name}_started")  # before that, nobody would hear the signal
+            assert started.terminate() == 0
+        finally:
+            started.kill()
 
     def ended(self, job_id: UUID) -> Job:
         """The job, once it has ended."""
@@ -89,7 +93,7 @@ class Site:
 
 
 async def until_ended(intake: Intake, job_id: UUID) -> None:
-    await until(lambda: intake.job(job_id).state in TERMINAL, seconds=30)
+    await until(lambda: intake.job(job_id).state in TERMINAL, seconds=60)
 
 
 @pytest.fixture
