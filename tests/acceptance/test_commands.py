@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import update
 
+from control_plane import schema
 from control_plane.dispatch import Dispatch
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
@@ -14,20 +16,20 @@ from control_plane.jobs import ExecutionCluster, JobType
 from control_plane.lifecycle import JobState
 from control_plane.planes import Platform
 from control_plane.work import Executor
-from tests.acceptance.site import PERSON, Site, site_of
+from tests.acceptance.site import PERSON, Site, site_of, until
 from tests.databases import Databases
 
 NARROW = {"COLUMNS": "80"}
+UNWORKED = "no worker has taken it yet; is one running for this plane?"
 MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
 
 
 # --- waiting where nobody works ------------------------------------------------------------------------------------
 
 
-def given_unworked(site: Site, *, stuck_after_seconds: float) -> UUID:
+def given_unworked(site: Site) -> UUID:
     """A job that an executor has started, on a plane that no worker looks after."""
-    new = NewPlane("quiet", Platform.NARRATIVE, stuck_after_seconds=stuck_after_seconds)
-    plane = site.intake.create_plane(new).data_plane_id
+    plane = site.intake.create_plane(NewPlane("quiet", Platform.NARRATIVE)).data_plane_id
     job_id = site.submit(plane)
     dispatch, executor = Dispatch(site.store), Executor(f"job-executor-{uuid4()}", 1)
     dispatch.register(executor, data_plane_id=plane)
@@ -36,13 +38,21 @@ def given_unworked(site: Site, *, stuck_after_seconds: float) -> UUID:
 
 
 def test_waiting_ends_as_stuck_and_asks_for_a_worker_where_none_runs(site: Site) -> None:
-    job_id = given_unworked(site, stuck_after_seconds=3.5)
+    job_id = given_unworked(site)
+    waiting = site.start("waiting", "workers", "jobs", "request-cancellation", str(job_id), "--wait")
+    until(lambda: UNWORKED in waiting.says(), what="that a worker is asked for")
 
-    ended = site.run("jobs", "request-cancellation", str(job_id), "--wait")
+    call_stuck_after(site, seconds=0.001)
 
-    assert ended.returncode == ExitCode.STUCK
-    assert "no worker has taken it yet; is one running for this plane?" in ended.stderr
-    assert ended.stdout.startswith(f"{job_id}: pending_cancellation: no worker has taken it yet")
+    assert waiting.process.wait(60) == ExitCode.STUCK
+    assert f"{job_id} is stuck" in waiting.says()
+    assert waiting.says().splitlines()[-1].startswith(f"{job_id}: pending_cancellation: {UNWORKED}")
+
+
+def call_stuck_after(site: Site, *, seconds: float) -> None:
+    """Let a cancellation be stuck so soon, on every plane."""
+    with site.store.engine.begin() as connection:
+        connection.execute(update(schema.data_planes).values(stuck_after_seconds=seconds))
 
 
 # --- listings and documents ----------------------------------------------------------------------------------------
