@@ -28,7 +28,9 @@ from workers.local import LocalJobs, threads
 Happen = Callable[[str], Awaitable[None]]
 
 
-async def run_until_it_happens(settings: Settings, plane: UUID, path: Path, when: str, happen: Happen) -> None:
+async def run_until_it_happens(
+    settings: Settings, plane: UUID, path: Path, number: str, when: str, happen: Happen
+) -> None:
     """Run the executor; where it is killed, this does not return."""
     engine = await SnowflakeEngine.open(
         account_of(settings), sign_in_of(settings, "executor"), timeout_seconds=settings.snowflake.call_timeout_seconds
@@ -41,7 +43,8 @@ async def run_until_it_happens(settings: Settings, plane: UUID, path: Path, when
         data_plane_id=plane,
     )
     ticks = Ticks()
-    asyncio.get_running_loop().call_later(2.0, ticks.attend.set)
+    if number != "SIGSTOP":  # stopped in the middle of a transaction, it would keep the store from everybody else
+        asyncio.get_running_loop().call_later(2.0, ticks.attend.set)
     with patch.object(JobSession, "submit", _announced(JobSession.submit, happen)):
         await executor.run(stopping=asyncio.Event(), ticks=ticks)
 
@@ -61,7 +64,7 @@ def main(plane: str, folder: str, number: str, when: str, fatal: str) -> None:
         if call == fatal:
             os.kill(os.getpid(), signal.Signals[number])
 
-    asyncio.run(run_until_it_happens(load_settings(), UUID(plane), Path(folder), when, happen))
+    asyncio.run(run_until_it_happens(load_settings(), UUID(plane), Path(folder), number, when, happen))
 
 
 if __name__ == "__main__":

@@ -394,7 +394,7 @@ def test_an_interrupt_ends_a_command_that_waits_with_130(sqlite_site: Site) -> N
 
     waiting.signal(signal.SIGINT)
 
-    assert waiting.process.wait(10) == 130
+    assert waiting.process.wait(60) == 130
     *_, last = waiting.says().splitlines()
     assert last.startswith(f"countermand: {job_id} is not cancelled yet; the request stands")
     assert "Traceback" not in waiting.says()

@@ -113,12 +113,12 @@ def test_whenever_its_executor_is_killed_the_cancellation_leaves_no_query_runnin
 ) -> None:
     job_id = plane.submit()
     killed = plane.failing_executor("SIGKILL", when, call)
-    assert killed.process.wait(30) == -signal.SIGKILL, killed.says()
+    assert killed.process.wait(60) == -signal.SIGKILL, killed.says()
     plane.worker()
 
     plane.site.request(job_id)
 
-    receipt = receipt_of(plane.site.ended(job_id, seconds=60))
+    receipt = receipt_of(plane.site.ended(job_id))
     assert receipt.outcome in outcomes
     assert receipt.closure in (Closure.ENGINE_CLOSED, Closure.PERMIT_EXPIRED)
     assert plane.active(job_id) == []
@@ -128,7 +128,7 @@ def test_whenever_its_executor_is_killed_the_cancellation_leaves_no_query_runnin
 def test_a_job_that_was_committed_when_its_executor_was_killed_is_published(plane: Plane, call: str) -> None:
     job_id = plane.submit("SELECT 8 AS N", dataset_id=12)
     killed = plane.failing_executor("SIGKILL", "after", call)
-    assert killed.process.wait(30) == -signal.SIGKILL, killed.says()
+    assert killed.process.wait(60) == -signal.SIGKILL, killed.says()
     plane.site.request(job_id)
 
     plane.worker()

@@ -15,6 +15,8 @@ from control_plane.tokens import Tokens
 from tests.acceptance.site import Site, Started, until
 from tests.narrative import ENDLESS, view_input
 
+#: Well before the end of a long poll.
+SOON = 30.0
 READER_AND_WRITER = ("--permission", "jobs:read", "--permission", "jobs:write")
 
 
@@ -29,7 +31,7 @@ def client(server: Started, bearer: str) -> httpx.Client:
     """Somebody who speaks to it."""
     [started] = server.events("server_started")
     headers = {"Authorization": f"Bearer {bearer}"}
-    return httpx.Client(base_url=f"http://127.0.0.1:{started['port']}", headers=headers, timeout=40)
+    return httpx.Client(base_url=f"http://127.0.0.1:{started['port']}", headers=headers, timeout=60)
 
 
 def test_a_running_job_is_submitted_and_cancelled_with_nothing_but_a_url_and_a_token(site: Site) -> None:
@@ -55,16 +57,16 @@ def test_a_server_that_is_told_to_end_lets_its_long_polls_go_and_exits_with_0(si
     plane = site.plane()
     server, answers = site.serve(), list[httpx.Response]()
     with client(server, token(site, "worker", "--permission", "jobs:write", "--plane", str(plane))) as api:
-        asked = {"worker": "w", "limit": 1, "wait_seconds": 30}
+        asked = {"worker": "w", "limit": 1, "wait_seconds": 55}
         waiting = threading.Thread(
             target=lambda: answers.append(api.post(f"/data-planes/{plane}/cancellations/claim", json=asked))
         )
         waiting.start()
         until(lambda: Tokens(site.store).known()[0].last_used_at, what="the long poll")
 
-        code = server.terminate()
+        code = server.terminate(seconds=SOON)
 
-        waiting.join(30)
+        waiting.join(SOON)
     assert code == 0
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"assignments": []})]
 

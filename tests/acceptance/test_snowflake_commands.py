@@ -53,7 +53,7 @@ def test_the_same_is_told_as_json(site: Site, settings: Settings) -> None:
 
     [record] = json.loads(told.stdout)["records"]
     assert (record["display_name"], record["platform"], record["ok"]) == ("snow", "platform_snowflake", True)
-    assert 0 < record["seconds"] < 20
+    assert record["seconds"] > 0
 
 
 def test_a_plane_whose_worker_may_not_stop_the_executors_queries_is_not_ok(
@@ -61,7 +61,7 @@ def test_a_plane_whose_worker_may_not_stop_the_executors_queries_is_not_ok(
 ) -> None:
     stranger = variables(worker_user="STRANGER", worker_token=issued(snowflake_double, "STRANGER"))
 
-    told = check(site, **{**settings, **stranger}, **variables(call_timeout_seconds=2))
+    told = check(site, **{**settings, **stranger}, **variables(call_timeout_seconds=8))
 
     assert told.returncode == ExitCode.CHECK_FAILED
     assert told.stdout.startswith("snow: not ok: STRANGER is not shown what EXECUTOR runs")

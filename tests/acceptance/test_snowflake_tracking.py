@@ -11,7 +11,7 @@ from control_plane.intake import NewPlane
 from control_plane.planes import Platform
 from tests.acceptance.site import Site, until
 from tests.acceptance.snowflake import WAREHOUSE, settings_of
-from tests.snowflake import ENDLESS, SnowflakeDouble
+from tests.snowflake import ENDLESS, UNDER_WAY, SnowflakeDouble
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ class Elsewhere:
         self._sessions = sessions
 
     def start(self, user: str, sql: str = ENDLESS) -> str:
-        """A query in a session that stays open; its id."""
+        """A query in a session that stays open, once it computes or has ended; its id."""
         session = self._sessions.enter_context(self.double.connect(user, warehouse=WAREHOUSE))
         with session.cursor() as cursor:
             query_id = str(cursor.execute_async(sql)["queryId"])
-        until(lambda: session.get_query_status(query_id).name != "QUEUED")
+        until(lambda: self.double.is_executing(query_id) or session.get_query_status(query_id).name not in UNDER_WAY)
         return query_id
 
 

@@ -84,7 +84,7 @@ class Plane:
 
     def until_running(self, *job_ids: UUID) -> None:
         for job_id in job_ids:
-            until(lambda of=job_id: self.site.intake.job(of).handle, seconds=60, what=f"the run of {job_id}")  # type: ignore[misc]
+            until(lambda of=job_id: self.site.intake.job(of).handle, seconds=120, what=f"the run of {job_id}")  # type: ignore[misc]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_both_clusters_are_checked_worked_and_cancelled_on_by_one_executor_and_o
 
     for job_id in doomed.values():
         plane.site.request(job_id)
-    ended = {cluster: plane.site.ended(job_id, seconds=60) for cluster, job_id in doomed.items()}
+    ended = {cluster: plane.site.ended(job_id, seconds=120) for cluster, job_id in doomed.items()}
 
     assert (checked.returncode, checked.stdout.startswith("big: ok: shared: ")) == (ExitCode.OK, True), checked.stdout
     assert "; dedicated: " in checked.stdout
@@ -120,7 +120,7 @@ def test_both_clusters_are_checked_worked_and_cancelled_on_by_one_executor_and_o
         DEDICATED: (JobState.CANCELLED, Outcome.STOPPED),
     }
     assert [job.receipt and job.receipt.engine for job in ended.values()] == ["spark-connect", "spark-standalone"]
-    done = plane.site.ended(quick, seconds=60)
+    done = plane.site.ended(quick, seconds=120)
     assert (done.state, done.execution_cluster, done.result) == (JobState.COMPLETED, SHARED, {"rows": 12, "cost": 0})
 
 
@@ -146,7 +146,7 @@ def test_a_killed_executors_job_ends_published_if_it_was_committed_and_never_oth
     for own in planes.values():
         own.executor()
     planes[doomed].worker()
-    ended = {death: plane.site.ended(job_id, seconds=60).state for death, job_id in jobs.items()}
+    ended = {death: plane.site.ended(job_id, seconds=120).state for death, job_id in jobs.items()}
 
     assert died == dict.fromkeys(DEATHS, -signal.SIGKILL)
     assert ended == {death: JobState.CANCELLED if death == doomed else JobState.COMPLETED for death in DEATHS}
@@ -162,7 +162,7 @@ def test_an_executor_serves_the_cluster_that_answers_while_the_other_is_away(pla
     executor = plane.executor()
     quick, waiting = plane.submit(QUICK, SHARED), plane.submit(QUICK, DEDICATED)
 
-    done = plane.site.ended(quick, seconds=60)
+    done = plane.site.ended(quick, seconds=120)
     [away] = executor.events("cluster_away")
     assert away["cluster"] == DEDICATED
     assert done.state is JobState.COMPLETED

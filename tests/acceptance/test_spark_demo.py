@@ -62,7 +62,7 @@ def test_eleven_jobs_meet_their_fates_on_a_shared_and_a_dedicated_cluster_that_i
 
 def test_it_says_what_it_waits_for_and_an_interrupt_ends_the_servers_as_well(demo: Demo) -> None:
     process = demo.start("--spark")
-    demo.until_printed("Spark Connect server", seconds=60)
+    demo.until_printed("Spark Connect server", seconds=200)
     demo.until_printed("shared_running", seconds=200)
     assert any("SparkConnectServer" in part for child in demo.children() for part in child.cmdline())
 
@@ -82,7 +82,7 @@ def fake_spark(folder: Path) -> Path:
 
 def test_as_installed_from_the_wheel_it_says_what_to_install_before_anything_is_started(demo: Demo, full: Path) -> None:
     process = demo.start("--spark", command=(full / "countermand",))
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
 
     assert process.returncode == ExitCode.REFUSED
     assert said.decode().startswith("countermand: pyspark is not installed: to start Spark here, pip install ")
@@ -95,7 +95,7 @@ def test_with_the_thin_client_alone_it_says_what_to_install(demo: Demo, full: Pa
     (packages / "pyspark" / "jars").rmdir()
 
     process = demo.start("--spark", command=(full / "countermand",), settings={"PYTHONPATH": str(packages)})
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
 
     assert process.returncode == ExitCode.REFUSED
     assert said.decode().startswith("countermand: only Spark's thin client is installed here")
@@ -106,7 +106,7 @@ def test_without_java_it_says_what_to_install(demo: Demo, full: Path, tmp_path: 
     no_java = {"PYTHONPATH": str(fake_spark(tmp_path)), "JAVA_HOME": "", "PATH": str(tmp_path)}
 
     process = demo.start("--spark", command=(full / "countermand",), settings=no_java)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
 
     assert process.returncode == ExitCode.REFUSED
     assert said.decode().startswith(
