@@ -229,7 +229,7 @@ def authorization_of(connection: SnowflakeConnection) -> dict[str, str]:
     return {"Authorization": f'Snowflake Token="{token_of(connection)}"'}
 
 
-def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Look until it is so; AssertionError when it is not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

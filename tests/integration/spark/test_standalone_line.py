@@ -28,6 +28,7 @@ NOWHERE = "http://127.0.0.1:1"
 SQL = "SELECT id FROM range(3)"
 #: Where no time-out is what is tried, a slow machine meets none.
 PATIENCE_SECONDS = 60.0
+SILENT = (Act.HANG, Act.DRIP)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ APPS = '{"activeapps": [{"id": "app-1", "name": "%s"}]}'
 
 
 @asynccontextmanager
-async def speaking_to(url: str, *, timeout_seconds: float = 2.0) -> AsyncIterator[MasterLine]:
+async def speaking_to(url: str, *, timeout_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[MasterLine]:
     line = MasterLine(url, timeout_seconds=timeout_seconds)
     yield line
     await line.aclose()
@@ -73,14 +74,18 @@ async def speaking_to(url: str, *, timeout_seconds: float = 2.0) -> AsyncIterato
 
 @asynccontextmanager
 async def adapter_to(
-    master: MisbehavingServer | None, warehouse: Path, *, ui: MisbehavingServer | None = None
+    master: MisbehavingServer | None,
+    warehouse: Path,
+    *,
+    ui: MisbehavingServer | None = None,
+    timeout_seconds: float = PATIENCE_SECONDS,
 ) -> AsyncIterator[SparkStandaloneAdapter]:
     adapter = SparkStandaloneAdapter(
         master.url if master else NOWHERE,
         warehouse,
         installation="tests",
         data_plane_id=PLANE,
-        timeout_seconds=1.0,
+        timeout_seconds=timeout_seconds,
         ui_url=ui.url if ui else None,
     )
     yield adapter
@@ -89,8 +94,9 @@ async def adapter_to(
 
 @asynccontextmanager
 async def engine_to(master_url: str, warehouse: Path) -> AsyncIterator[SparkStandaloneEngine]:
-    line = MasterLine(master_url, timeout_seconds=0.5)
-    engine = SparkStandaloneEngine(line, warehouse, incarnation=Folder(warehouse).name(), timeout_seconds=0.5)
+    line = MasterLine(master_url, timeout_seconds=PATIENCE_SECONDS)
+    name = Folder(warehouse).name()
+    engine = SparkStandaloneEngine(line, warehouse, incarnation=name, timeout_seconds=PATIENCE_SECONDS)
     yield engine
     await engine.aclose()
 
@@ -132,7 +138,7 @@ def begun_log(warehouse: Path, tag: str) -> Path:
 async def test_an_answer_that_proves_nothing_is_an_error_with_its_reason(
     act: bytes | Act, waiting: Waiting, sentence: str
 ) -> None:
-    timeout_seconds = 0.2 if act in (Act.HANG, Act.DRIP) else PATIENCE_SECONDS
+    timeout_seconds = 0.2 if act in SILENT else PATIENCE_SECONDS
     with misbehaving(act) as server:
         async with speaking_to(server.url, timeout_seconds=timeout_seconds) as line:
             with pytest.raises(MasterError) as raised:
@@ -182,7 +188,7 @@ async def test_what_is_no_drivers_id_never_enters_a_url() -> None:
 
 async def test_a_token_is_shown_to_the_master() -> None:
     with misbehaving(status("RUNNING")) as server:
-        line = MasterLine(server.url, timeout_seconds=2.0, token="the-token")
+        line = MasterLine(server.url, timeout_seconds=PATIENCE_SECONDS, token="the-token")
         await line.fate(DRIVER)
         await line.aclose()
 
@@ -259,8 +265,9 @@ async def test_a_refused_kill_is_told_apart_by_the_drivers_state(
     tmp_path: Path, script: list[bytes | Act], expected: StopAnswer
 ) -> None:
     run = Run(PLANE, "", Handle(ENGINE, Folder(tmp_path).name(), DRIVER), RunStatus.ACTIVE)
+    timeout_seconds = 0.5 if script == [Act.HANG] else PATIENCE_SECONDS
     with misbehaving(*script) as server:
-        async with adapter_to(server, tmp_path) as adapter:
+        async with adapter_to(server, tmp_path, timeout_seconds=timeout_seconds) as adapter:
             answers = await adapter.stop([run], Rung.FORCE)
 
     assert answers == {run.handle: expected}
@@ -367,10 +374,11 @@ async def test_a_master_that_does_not_lead_cannot_be_cancelled_on(tmp_path: Path
 @pytest.mark.parametrize("act", [Act.DROP, Act.HANG, answer("502 Bad Gateway"), answer("200 OK", "{}")])
 async def test_a_submission_without_an_answer_is_closed_and_fails_the_job(tmp_path: Path, act: bytes | Act) -> None:
     claim = view_of(SQL)
+    permit_left = 2.0 if act in SILENT else PATIENCE_SECONDS  # long enough for the request to arrive
     with misbehaving(act) as server:
         async with engine_to(server.url, tmp_path) as engine:
             with pytest.raises(NotStarted, match="was not answered"):
-                await engine.start(claim, lambda: 0.3)
+                await engine.start(claim, lambda: permit_left)
 
             assert await engine.close(claim.tag)
 
@@ -390,8 +398,8 @@ async def test_a_driver_of_a_submission_without_an_answer_is_killed_before_the_j
             with pytest.raises(NotStarted, match="nothing of it runs"):
                 await engine.start(claim, lambda: 30.0)
 
-    assert any(b"/v1/submissions/kill/" + DRIVER.encode() in request for request in server.requests)
-    assert b"/v1/submissions/status/" in server.requests[-1]
+    asked = [request.split(b" ")[1].decode() for request in server.requests]
+    assert f"/v1/submissions/status/{DRIVER}" in asked[asked.index(f"/v1/submissions/kill/{DRIVER}") :]
 
 
 @pytest.mark.parametrize("status_line", ["400 Bad Request", "403 Forbidden", "468 Unknown Protocol Version"])
