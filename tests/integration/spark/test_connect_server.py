@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -30,6 +31,8 @@ from workers.demo.example import long_view
 from workers.engines.base import NotStarted
 
 TOMBSTONES = 3
+#: Hadoop, which starts over when it is interrupted there.
+WAITS_FOR_ERRORS = "org.apache.hadoop.util.Shell.joinThread"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(180)]
 
@@ -42,25 +45,20 @@ class Chmod:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held, self._met = folder / "held", folder / "met"
+        self._held = folder / "held"
         program = folder / "chmod"
-        linger = f"touch {self._met}; (while [ -e {self._held} ]; do sleep 0.05; done) < /dev/null > /dev/null &"
+        linger = f"(while [ -e {self._held} ]; do sleep 0.05; done) < /dev/null > /dev/null &"
         program.write_text(f'#!/bin/sh\n/bin/chmod "$@" || exit\nif [ -e {self._held} ]; then {linger}\nfi\n')
         program.chmod(0o755)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Whatever begins to write meanwhile."""
-        self._met.unlink(missing_ok=True)
         self._held.touch()
         try:
             yield
         finally:
             self._held.unlink()
-
-    def is_met(self) -> bool:
-        """Whether somebody waits."""
-        return self._met.exists()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,14 @@ def started(folder: Path) -> Iterator[ConnectServer]:
 
 @pytest.fixture
 async def plane(own_server: ConnectServer, tmp_path: Path) -> AsyncIterator[SparkConnectPlane]:
-    async with connected(own_server, tmp_path, timeout_seconds=5.0) as plane:
+    async with connected(own_server, tmp_path) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def hurried(own_server: ConnectServer, tmp_path: Path) -> AsyncIterator[SparkConnectPlane]:
+    """One whose calls end soon where nobody answers."""
+    async with connected(own_server, tmp_path, timeout_seconds=8.0) as plane:
         yield plane
 
 
@@ -127,11 +132,13 @@ async def test_after_a_stop_of_the_reference_pages_sql_the_server_is_as_idle_as_
     await stop_until_ended(plane, work)
     await plane.until_idle(work)
     left = await plane.task_threads(work)
-    idle = await asyncio.to_thread(cpu_ratio, process, seconds=1.0)
+    idle = computing
+    async with asyncio.timeout(TIMEOUT_SECONDS):  # a Java tidies up for a moment; what computes on is never idle
+        while idle >= computing / 3:
+            idle = await asyncio.to_thread(cpu_ratio, process, seconds=1.0)
 
     assert (bool(threads), left) == (True, [])
     record_property("cpu_of_spark_connect", f"{computing:.2f} of a core before the stop, {idle:.2f} after it")
-    assert idle < computing / 3
 
 
 async def test_a_closed_session_is_remembered_for_so_many_closings_since_it_was_last_asked_about(
@@ -161,8 +168,8 @@ async def state_of(plane: SparkConnectPlane, work: Work) -> str | None:
     return None
 
 
-async def test_a_frozen_server_is_silence_and_no_evidence(plane: SparkConnectPlane) -> None:
-    running, absent = plane.work(), plane.work()
+async def test_a_frozen_server_is_silence_and_no_evidence(hurried: SparkConnectPlane) -> None:
+    plane, running, absent = hurried, hurried.work(), hurried.work()
     await plane.start(running)
     [run] = (await plane.adapter.find([running]))[running.job_id].runs
 
@@ -191,9 +198,9 @@ async def test_a_frozen_server_is_silence_and_no_evidence(plane: SparkConnectPla
 
 
 async def test_a_submission_that_a_frozen_server_did_not_answer_is_stopped_if_its_job_was_closed_meanwhile(
-    plane: SparkConnectPlane,
+    hurried: SparkConnectPlane,
 ) -> None:
-    work = plane.work()
+    plane, work = hurried, hurried.work()
 
     def freeze_and_allow() -> float:
         """Asked last before the statement is sent."""
@@ -213,11 +220,20 @@ async def test_a_submission_that_a_frozen_server_did_not_answer_is_stopped_if_it
     assert await plane.active_tasks(work) == 0
 
 
+async def until_deaf(plane: SparkConnectPlane) -> None:
+    """Until a thread of the server waits for errors of the program that is held; before, it would hear an interrupt."""
+    application = (await plane.line.identity()).application
+    url = f"{plane.server.ui_url}/api/v1/applications/{application}/executors/driver/threads"
+    async with asyncio.timeout(TIMEOUT_SECONDS), httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+        while WAITS_FOR_ERRORS not in (await client.get(url)).raise_for_status().text:
+            pass
+
+
 async def begun_deaf(plane: SparkConnectPlane, work: Work, chmod: Chmod) -> Handle:
     """The job computes, and was interrupted before."""
     with chmod.held():
         handle = await plane.submit(work, ENDLESS)
-        await until(chmod.is_met, seconds=TIMEOUT_SECONDS)
+        await until_deaf(plane)
         assert await plane.line.interrupt(plane.session(work), tag=work.tag) == [handle.run_id]
     await plane.until_computing(work)
     return handle
@@ -265,7 +281,7 @@ async def test_what_goes_on_in_an_ended_session_is_active_also_while_it_is_plann
     work = plane.work()
     with chmod.held():
         late = asyncio.create_task(write(plane, work))
-        await until(chmod.is_met, seconds=TIMEOUT_SECONDS)
+        await until_deaf(plane)
         with contextlib.suppress(LineError):  # an internal error; it is ended all the same
             await plane.line.release_session(plane.session(work))
         [planned] = (await plane.adapter.find([work]))[work.job_id].runs
@@ -291,9 +307,9 @@ async def write(plane: SparkConnectPlane, work: Work) -> None:
 
 
 async def test_a_server_that_was_started_anew_is_another_incarnation_and_never_vouches_for_the_earlier_one(
-    plane: SparkConnectPlane,
+    hurried: SparkConnectPlane,
 ) -> None:
-    work = plane.work()
+    plane, work = hurried, hurried.work()
     await plane.start(work)
     [run] = (await plane.adapter.find([work]))[work.job_id].runs
     plane.server.kill()
