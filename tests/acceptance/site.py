@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -107,6 +108,15 @@ class Started:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    def stall(self) -> None:
+        """SIGSTOP, and come back once none of its threads runs any more."""
+        self.signal(signal.SIGSTOP)
+        until(self._is_stopped, what=f"that {self.name} is stopped")
+
+    def _is_stopped(self) -> bool:
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
 
     def kill(self) -> None:
         self.process.kill()

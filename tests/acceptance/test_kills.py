@@ -18,6 +18,8 @@ from tests.acceptance.site import Site, Started, site_of, until
 from tests.narrative import QUICK
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.timeout(300)
+
 #: Short leases, so that nobody waits long for one to run out.
 SHORT = {"COUNTERMAND_WORKER__LEASE_SECONDS": "1.5", "COUNTERMAND_WORKER__CALL_TIMEOUT_SECONDS": "1"}
 #: So long that nothing ends before the test lets it.
@@ -65,10 +67,10 @@ def given_asking(site: Site) -> tuple[Started, UUID, Started]:
 
 def stall(process: Started, site: Site) -> None:
     """Stop it between two transactions: it would keep what it has locked from everybody else."""
-    process.signal(signal.SIGSTOP)
+    process.stall()
     while site.is_locked():
         process.signal(signal.SIGCONT)
-        process.signal(signal.SIGSTOP)
+        process.stall()
 
 
 # --- executors -----------------------------------------------------------------------------------------------------
@@ -310,7 +312,10 @@ def test_a_database_that_crashes_under_load_loses_no_acknowledged_request(own_po
 
         with requester.asking():
             requester.ask_more(20)
-            own_postgres.restart("immediate")
+            own_postgres.suspend()  # a crash: it stops at once
+            for process in processes:
+                process.until_event("store_lost")  # back before it was missed, it would be no news
+            own_postgres.resume()
             requester.ask_more(20)
         for job_id in running[2:]:
             requester.ask(job_id)

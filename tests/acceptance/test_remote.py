@@ -124,7 +124,7 @@ def test_a_worker_that_wakes_up_after_its_lease_settles_nothing_stale(sqlite_sit
     stalled = site.remote_worker(plane, "first", settings=SHORT)
     site.request(job_id)
     until(lambda: held(site), what="that the first worker holds it")
-    stalled.signal(signal.SIGSTOP)
+    stalled.stall()
     site.lift_fault()
     quick = site.remote_worker(plane, "second", settings=SHORT)
     settled = site.ended(job_id)

@@ -16,6 +16,8 @@ from tests.acceptance.remote import LONG, before_the_control_plane, held, outage
 from tests.acceptance.site import Site, Started, until
 from tests.doubles.tcp_proxy import Fault, TcpProxy, proxied
 
+pytestmark = pytest.mark.timeout(300)
+
 ONE_OUTAGE = ["control_plane_lost", "control_plane_back"]
 
 

@@ -43,7 +43,7 @@ def test_a_silent_engine_and_a_bad_token_cost_the_other_planes_of_a_worker_nothi
     worker = site.remote_worker(None, settings=file_of(site, PATIENT + "".join(planes)))
     worker.until_event("outpost_left_out")
     until(lambda: len(worker.events("worker_started")) == 2, what="that two planes are served")
-    hanging.signal(signal.SIGSTOP)
+    hanging.stall()
     site.request(unanswered)
     until(lambda: held(site) == {unanswered}, what="that its round has begun")
 
@@ -65,7 +65,7 @@ def test_limits_and_log_level_change_while_a_worker_runs(sqlite_site: Site) -> N
     site, plane = sqlite_site, sqlite_site.plane()
     hanging = site.remote_executor(plane)
     job_ids = site.submit_running(plane, 3)
-    hanging.signal(signal.SIGSTOP)
+    hanging.stall()
     for job_id in job_ids:
         site.request(job_id)
     token = section("only", site.token_file(site.plane_token(plane)))
