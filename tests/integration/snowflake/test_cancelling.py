@@ -377,10 +377,12 @@ def test_an_account_that_hangs_is_silent_and_the_job_waits_until_it_answers(
     work = site.running()
     site.request(work)
     site.close(work)
-    site.engine.adapter._line._timeout_seconds = 0.5
+    line = site.engine.adapter._line
+    patience, line._timeout_seconds = line._timeout_seconds, 0.5
     double.switch(hanging=[part])
 
     def answers_again() -> bool:
+        line._timeout_seconds = patience
         double.switch(hanging=[])
         return True
 

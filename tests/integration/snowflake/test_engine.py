@@ -433,25 +433,25 @@ async def test_a_query_that_begins_when_its_permit_is_over_is_found_and_has_been
 ) -> None:
     claim = view_of(ENDLESS)
 
-    handle = await engine.start(claim, just_before_submitting(double, left=1.0, late_seconds=1.5))
+    handle = await engine.start(claim, just_before_submitting(double, left=2.0, late_seconds=4.0))
     ending = await engine.follow(handle)
 
     assert ending.status is RunStatus.STOPPED
     assert ending.cause is not None
-    assert "no answer within the 1 s that its permit had left" in ending.cause.message
+    assert "no answer within the 2 s that its permit had left" in ending.cause.message
     assert double.state()["executing"] == []
 
 
 async def test_a_submission_that_is_under_way_when_its_job_is_given_up_begins_nothing_later(
     engine: SnowflakeEngine, double: SnowflakeDouble, canceller: SnowflakeConnection
 ) -> None:
-    claim, late_seconds = view_of(ENDLESS), 3.0
+    claim, late_seconds = view_of(ENDLESS), 5.0
     arrived: list[int] = []
 
     def permit_left() -> float:
         double.switch(late_seconds=late_seconds, hanging=["session"])  # signing out will not end the session either
         arrived.append(double.state()["requests"]["statement"])
-        return 1.0  # enough to arrive in
+        return 2.0  # enough to arrive in
 
     starting = asyncio.create_task(engine.start(claim, permit_left))
     await until(lambda: bool(arrived) and double.state()["requests"]["statement"] > arrived[0])

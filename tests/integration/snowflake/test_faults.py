@@ -65,7 +65,7 @@ def test_an_abort_request_can_lie_too(double: SnowflakeDouble, executor: Snowfla
 def test_a_slow_stop_is_aborting_while_it_burns_and_ends_in_the_end(
     double: SnowflakeDouble, executor: SnowflakeConnection, canceller: SnowflakeConnection
 ) -> None:
-    double.switch(stop_seconds={"SYSTEM$CANCEL_QUERY": 2.0})
+    double.switch(stop_seconds={"SYSTEM$CANCEL_QUERY": 4.0})
     query_id = submit_executing(double, executor)
 
     cancel(canceller, query_id)
@@ -129,8 +129,8 @@ def test_an_end_that_the_history_has_not_heard_of_is_running_there(
     double: SnowflakeDouble, executor: SnowflakeConnection, canceller: SnowflakeConnection
 ) -> None:
     tag = new_tag()
-    query_id = submit(executor, "SELECT SYSTEM$WAIT(1.5)", QUERY_TAG=tag)
-    double.switch(history_lag_seconds=1.0)
+    query_id = submit(executor, "SELECT SYSTEM$WAIT(3.5)", QUERY_TAG=tag)
+    double.switch(history_lag_seconds=3.0)
 
     until_status(canceller, query_id, "SUCCESS")
 
@@ -158,7 +158,7 @@ def test_503_without_end_is_error_4(double: SnowflakeDouble, executor: Snowflake
     query_id = submit(executor, QUICK)
     double.switch(unavailable={"status": 1000})
 
-    with double.connect("EXECUTOR", request_timeout=1) as impatient, pytest.raises(OperationalError) as raised:
+    with double.connect("EXECUTOR", request_timeout=3) as impatient, pytest.raises(OperationalError) as raised:
         status(impatient, query_id)
 
     assert raised.value.errno == 4
@@ -214,7 +214,7 @@ def test_a_part_that_hangs_runs_into_the_connectors_time_out_and_then_comes_back
     query_id = submit(executor, QUICK)
     double.switch(hanging=["status"])
 
-    with double.connect("EXECUTOR", request_timeout=1, retry_timeout=2) as impatient, pytest.raises(OperationalError):
+    with double.connect("EXECUTOR", request_timeout=3, retry_timeout=4) as impatient, pytest.raises(OperationalError):
         status(impatient, query_id)
 
     double.switch(hanging=[])
@@ -264,10 +264,10 @@ def test_a_late_statement_is_unknown_until_it_begins_and_begins_although_its_sen
 ) -> None:
     tag = new_tag()
     body = {"sqlText": ENDLESS, "asyncExec": True, "parameters": {"QUERY_TAG": tag}}
-    double.switch(late_seconds=3.0)
+    double.switch(late_seconds=5.0)
 
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{double.url}/queries/v1/query-request", json=body, headers=authorization_of(executor), timeout=0.3)
+        httpx.post(f"{double.url}/queries/v1/query-request", json=body, headers=authorization_of(executor), timeout=2.0)
     double.switch(late_seconds=0)
     before = history(canceller, tag)
 

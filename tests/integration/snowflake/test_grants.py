@@ -62,7 +62,7 @@ class SetUp:
             self.sign_in("COUNTERMAND_CANCELLER"),
             installation="tests",
             data_plane_id=PLANE,
-            timeout_seconds=3,
+            timeout_seconds=20,
             executor_user="COUNTERMAND_EXECUTOR",
             canary=self.sign_in("COUNTERMAND_EXECUTOR"),
         )

@@ -60,7 +60,7 @@ class Site:
         return job_id
 
     async def reached(self, job_id: UUID, state: JobState) -> None:
-        await until(lambda: self.given.job(job_id).state is state, seconds=20)
+        await until(lambda: self.given.job(job_id).state is state)
 
     def is_confirmed(self, job_id: UUID) -> bool:
         return self.given.rows_of("jobs", job_id)[0]["executor_closed_at"] is not None
