@@ -89,7 +89,7 @@ class SnowflakeDouble:
             "account": ready["account"],
             "protocol": "http",
         }
-        self._control = httpx.Client(base_url=self.url)
+        self._control = httpx.Client(base_url=self.url, timeout=60.0)
 
     @classmethod
     @contextmanager

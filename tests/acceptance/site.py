@@ -395,7 +395,7 @@ class Site:
 
     def _runs(self, folder: Path) -> list[dict[str, Any]]:
         transport = httpx.HTTPTransport(uds=str(folder / SOCKET))
-        with httpx.Client(transport=transport, base_url="http://executor") as client:
+        with httpx.Client(transport=transport, base_url="http://executor", timeout=30.0) as client:
             runs: list[dict[str, Any]] = client.get("/v1/running").raise_for_status().json()["runs"]
         return runs
 

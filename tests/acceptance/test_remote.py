@@ -65,7 +65,7 @@ def test_a_request_reaches_executor_and_worker_at_once_by_their_long_polls(sqlit
 def request_by_the_api(site: Site, job_id: UUID) -> None:
     """Ask where the long polls wait: news of another process would be found by a look a second."""
     path, bearer = f"/jobs/{job_id}/request-cancellation", {"Authorization": f"Bearer {site.token()}"}
-    httpx.post(site.api_url + path, json={}, headers=bearer, trust_env=False).raise_for_status()
+    httpx.post(site.api_url + path, json={}, headers=bearer, trust_env=False, timeout=30.0).raise_for_status()
 
 
 def test_remote_processes_are_lean_listen_nowhere_and_import_neither_a_store_nor_a_web_framework(

@@ -105,7 +105,7 @@ def test_a_worker_tells_its_metrics_where_it_is_told_to(sqlite_site: Site) -> No
 
 def sample(address: str, name: str, plane: UUID) -> str | None:
     """The value of the plane's metric of that name."""
-    lines = httpx.get(f"http://{address}/metrics", trust_env=False).raise_for_status().text.splitlines()
+    lines = httpx.get(f"http://{address}/metrics", trust_env=False, timeout=30.0).raise_for_status().text.splitlines()
     found = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name}{{") and str(plane) in line]
     return found[0] if found else None
 

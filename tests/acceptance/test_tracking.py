@@ -25,7 +25,7 @@ SHORT = "SELECT 1 AS x"
 def query(site: Site, owner: str, sql: str = ENDLESS, folder: str = "data") -> str:
     """Start a query that is nobody's job, and answer its name."""
     transport = httpx.HTTPTransport(uds=str(site.folder / folder / SOCKET))
-    with httpx.Client(transport=transport, base_url="http://executor") as client:
+    with httpx.Client(transport=transport, base_url="http://executor", timeout=30.0) as client:
         told = client.post("/v1/query", json={"owner": owner, "sql": sql}).raise_for_status().json()
     return str(told["handle"]["run_id"])
 

@@ -188,7 +188,7 @@ async def test_each_job_has_a_session_of_its_own_which_is_gone_when_it_has_ended
 
     assert (await engine.follow(handles[2])).status is RunStatus.SUCCEEDED
     await until(lambda: double.state()["sessions"] == before + 2)
-    assert set(double.state()["executing"]) == {handle.run_id for handle in handles[:2]}
+    await until(lambda: set(double.state()["executing"]) == {handle.run_id for handle in handles[:2]})
 
 
 async def test_the_run_carries_its_tag_and_what_opened_its_session_another(
