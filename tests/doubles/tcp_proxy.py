@@ -64,6 +64,7 @@ class TcpProxy:
         self._fault: Fault | None = None
         self._only = ""
         self._times: int | None = None
+        self._calm_at: str | None = None
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener = socket.create_server((host, 0))
@@ -88,6 +89,14 @@ class TcpProxy:
     def calm(self) -> None:
         """Pass on everything again, and what was held up first."""
         self._at_the_loop(self._end)
+
+    def calm_when_asked(self, part: str) -> None:
+        """The same, as soon as another request comes with *part* in its first line: sooner than a test could see it."""
+
+        def wait() -> None:
+            self._calm_at = part
+
+        self._at_the_loop(wait)
 
     @contextmanager
     def doing(self, fault: Fault) -> Iterator[None]:
@@ -129,8 +138,13 @@ class TcpProxy:
                 link.reset()
 
     def _end(self) -> None:
-        self._fault = None
+        self._fault = self._calm_at = None
         self._calm.set()
+
+    def _note_request(self, request: str) -> None:
+        self.requests.append(request)
+        if self._calm_at is not None and self._calm_at in request:
+            self._end()
 
     def _note(self, link: _Link) -> None:
         self.met.append(link.request)
@@ -189,7 +203,7 @@ class TcpProxy:
             part = await source.read(65_536)
             if part.startswith((b"GET ", b"POST ", b"DELETE ")) and not is_answer:
                 link.request = part.partition(b"\r\n")[0].decode()
-                self.requests.append(link.request)
+                self._note_request(link.request)
             await self._meet(link, is_answer=is_answer)
             with suppress(RuntimeError):  # an end that was closed before it came
                 target.write(part) if part else target.write_eof()

@@ -79,6 +79,15 @@ def test_a_request_whose_answer_is_withheld_has_arrived(proxy: TcpProxy, server:
     assert len(server.requests) == 2
 
 
+def test_a_fault_that_ends_when_it_is_asked_for_something_ends_with_that_request_and_no_other(proxy: TcpProxy) -> None:
+    proxy.begin(Fault.WITHHOLD_ANSWERS)
+    proxy.calm_when_asked("/jobs")
+    with pytest.raises(httpx.ReadTimeout):
+        ask(proxy, "/other", seconds=0.5)
+
+    assert ask(proxy, "/jobs") == '"here"'
+
+
 def test_a_reset_is_met_by_new_connections(proxy: TcpProxy, server: MisbehavingServer) -> None:
     with proxy.doing(Fault.RESET), pytest.raises(httpx.TransportError, match=RESET):
         ask(proxy)
