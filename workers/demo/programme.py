@@ -35,7 +35,7 @@ class Programme:
 def programme_at(venue: Venue) -> Programme:
     """The seven on embedded DuckDB, and those in Snowflake for which there is a place."""
     played = [*parts(), *snowflake_parts(venue.kind)]
-    return Programme(venue.told, {"snowflake": venue.kind}, played, Patience(30.0, 40.0, 58.0), venue=venue)
+    return Programme(venue.told, {"snowflake": venue.kind}, played, Patience(60.0, 60.0, 180.0), venue=venue)
 
 
 def programme_on_spark() -> Programme:
