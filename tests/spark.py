@@ -10,6 +10,7 @@ from typing import Self
 
 import psutil
 
+from adapters.narrative.spark_standalone_scripts import Folder
 from tests.shared import SharedFolder
 from workers.demo import spark_local
 from workers.demo.java import java_home
@@ -17,6 +18,7 @@ from workers.demo.spark_example import compile_catalog
 from workers.demo.spark_local import LocalSpark, spark_home
 
 ROOT = Path(__file__).parents[1]
+EXECUTOR = "CoarseGrainedExecutorBackend"
 SOURCE = ROOT / "adapters" / "narrative" / "spark_catalog.scala"
 
 
@@ -53,6 +55,17 @@ class ConnectServer(RunsOwn, spark_local.ConnectServer):
 class Standalone(RunsOwn, spark_local.Standalone):
     """A standalone master that takes submissions by REST, and one worker."""
 
+    def computing(self, warehouse: Path, tag: str) -> list[psutil.Process]:
+        """The driver and the executors of the job's application, once Spark has begun its first job on an executor."""
+        events = Folder(warehouse).events(tag)
+        if not any(b"SparkListenerJobStart" in log.read_bytes() for log in events.glob("app-*")):
+            return []
+        # executors are told the application's id, as its event log is named
+        words = [tag, *(log.name.removesuffix(".inprogress") for log in events.iterdir())]
+        started = self.process("worker").children(recursive=True)
+        own = [process for process in started if any(word in part for part in command_of(process) for word in words)]
+        return own if any(map(is_executor, own)) else []
+
 
 def catalog_jar(folder: Path) -> Path:
     """The catalogue by which Spark finds what jobs have published: compiled once for each Spark, and then kept."""
@@ -63,6 +76,19 @@ def catalog_jar(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         compile_catalog(spark_home(), java_home(folder), folder / jar.name).replace(jar)
     return jar
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Its command line; empty once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_executor(process: psutil.Process) -> bool:
+    """Whether it runs an application's tasks."""
+    return any(EXECUTOR in part for part in command_of(process))
 
 
 def is_running(process: psutil.Process) -> bool:

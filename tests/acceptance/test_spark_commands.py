@@ -4,7 +4,8 @@ import json
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -12,12 +13,13 @@ import pytest
 from adapters.narrative.spark_warehouse import WHOLE, Kind, Warehouse
 from control_plane.errors import ExitCode
 from control_plane.intake import NewJob, NewPlane
-from control_plane.jobs import ExecutionCluster, JobType, Outcome
+from control_plane.jobs import Closure, ExecutionCluster, JobType, Outcome, work_tag
 from control_plane.lifecycle import JobState
 from control_plane.planes import Platform
 from tests.acceptance.site import PERSON, Site, Started, until
 from tests.contract.spark_standalone import SMALL
-from tests.spark import ConnectServer, Standalone
+from tests.doubles.tcp_proxy import Fault, proxied
+from tests.spark import ConnectServer, Standalone, is_running
 from workers.engines.spark_plans import count_rows
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
@@ -27,6 +29,8 @@ SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
 #: As in the README: a hundred billion rows that exist only while they are read.
 NUMBERS = "(SELECT explode(sequence(1, 1000000)) AS x)"
 ENDLESS = f"SELECT a.x FROM {NUMBERS} a CROSS JOIN {NUMBERS} b WHERE a.x + b.x < 0"
+#: One that heeds every interrupt, also while it writes.
+LONG = "SELECT id FROM range(100000000000) WHERE id % 99999999977 = 7"
 QUICK = "SELECT explode(sequence(1, 12)) AS n"
 
 
@@ -66,9 +70,9 @@ class Plane:
             return None
         return count_rows(output.parent)
 
-    def executor(self) -> Started:
+    def executor(self, **settings: str) -> Started:
         wanted = ["--data-plane", str(self.plane), "--data-folder", str(self.folder)]
-        started = self.site.start("data", "workers", "executor", *wanted, **self.settings)
+        started = self.site.start("data", "workers", "executor", *wanted, **self.settings | settings)
         started.until_event("executor_started")
         return started
 
@@ -124,36 +128,100 @@ def test_both_clusters_are_checked_worked_and_cancelled_on_by_one_executor_and_o
     assert (done.state, done.execution_cluster, done.result) == (JobState.COMPLETED, SHARED, {"rows": 12, "cost": 0})
 
 
-#: When an executor dies, after its job's run has ended well; the job of the first is then cancelled.
-DEATHS = [
-    ("before", "commit"),
-    ("after", "commit"),
-    ("before", "publish"),
-    ("after", "publish"),
-    ("before", "complete"),
-]
+class Death(NamedTuple):
+    """Where an executor dies by SIGKILL, who takes its job up, and how that ends: with this receipt, or completed."""
+
+    when: str
+    call: str
+    by: str  #: "executor": started again on its folder. "worker": alone, the job's cancellation having been requested
+    outcome: Outcome | None
+    sql: str = QUICK
+
+    @property
+    def name(self) -> str:
+        return f"{self.when} {self.call}"
+
+    @property
+    def state(self) -> JobState:
+        return JobState.COMPLETED if self.outcome is None else JobState.CANCELLED
 
 
-def test_a_killed_executors_job_ends_published_if_it_was_committed_and_never_otherwise(plane: Plane) -> None:
+#: An application costs ten seconds of a processor: on a cluster of its own each way that a job can end is tried once.
+DEATHS = {
+    SHARED: [
+        Death("before", "record_handles", "worker", Outcome.STOPPED, LONG),
+        Death("before", "commit", "worker", Outcome.FINISHED_UNPUBLISHED),
+        Death("after", "commit", "worker", None),
+        Death("before", "publish", "executor", None),
+        Death("after", "publish", "executor", None),
+        Death("before", "complete", "executor", None),
+    ],
+    DEDICATED: [
+        Death("before", "record_handles", "worker", Outcome.STOPPED, LONG),
+        Death("before", "commit", "worker", Outcome.FINISHED_UNPUBLISHED),
+        Death("after", "commit", "worker", None),
+        Death("before", "complete", "executor", None),
+    ],
+}
+
+
+@pytest.mark.parametrize("cluster", DEATHS)
+def test_a_killed_executors_job_ends_published_if_it_was_committed_and_never_otherwise(
+    plane: Plane, cluster: ExecutionCluster
+) -> None:
     """Each on a plane of its own, killed at its own step, all at once."""
-    planes = {death: plane.another(" ".join(death)) for death in DEATHS}
-    jobs = {death: own.submit(QUICK, SHARED, dataset_id=6404) for death, own in planes.items()}
-    dying = {death: own.executor_that_dies(*death) for death, own in planes.items()}
+    planes = {death: plane.another(death.name) for death in DEATHS[cluster]}
+    jobs = {death: own.submit(death.sql, cluster, dataset_id=6404) for death, own in planes.items()}
+    dying = {death: own.executor_that_dies(death.when, death.call) for death, own in planes.items()}
     died = {death: executor.process.wait(200) for death, executor in dying.items()}
-    doomed, *_ = DEATHS
-    plane.site.request(jobs[doomed])
 
-    for own in planes.values():
-        own.executor()
-    planes[doomed].worker()
-    ended = {death: plane.site.ended(job_id, seconds=120).state for death, job_id in jobs.items()}
+    for death, own in planes.items():
+        if death.by == "worker":
+            plane.site.request(jobs[death])
+            own.worker()
+        else:
+            own.executor()
+    ended = {death: plane.site.ended(job_id, seconds=200) for death, job_id in jobs.items()}
 
-    assert died == dict.fromkeys(DEATHS, -signal.SIGKILL)
-    assert ended == {death: JobState.CANCELLED if death == doomed else JobState.COMPLETED for death in DEATHS}
-    assert {death: planes[death].readers_see(6404) for death in DEATHS} == {
-        death: None if death == doomed else 12 for death in DEATHS
+    assert died == dict.fromkeys(planes, -signal.SIGKILL)
+    assert {death.name: job.state for death, job in ended.items()} == {death.name: death.state for death in planes}
+    assert {death.name: job.receipt and job.receipt.outcome for death, job in ended.items()} == {
+        death.name: death.outcome for death in planes
     }
-    assert {plane.site.moves(jobs[death]).count("complete") for death in DEATHS if death != doomed} == {1}
+    assert {job.receipt.closure for job in ended.values() if job.receipt} == {Closure.ENGINE_CLOSED}
+    assert {death.name: own.readers_see(6404) for death, own in planes.items()} == {
+        death.name: 12 if death.outcome is None else None for death in planes
+    }
+    assert {plane.site.moves(jobs[death]).count("complete") for death in planes if death.outcome is None} == {1}
+
+
+def test_an_application_whose_executor_died_before_the_masters_answer_is_found_by_its_tag_and_leaves_no_process(
+    plane: Plane, spark_standalone: Standalone
+) -> None:
+    """Nobody was ever told its driver's id: neither the store nor the warehouse."""
+    where, warehouse = urlsplit(spark_standalone.rest_url), Path(plane.settings[WAREHOUSE])
+    job_id = plane.submit(LONG, DEDICATED, dataset_id=6404)
+    with proxied((str(where.hostname), int(where.port or 0))) as proxy:
+        proxy.begin(Fault.WITHHOLD_ANSWERS, only="/create")
+        executor = plane.executor(COUNTERMAND_SPARK__MASTER_URL=proxy.url)
+        until(lambda: proxy.met, seconds=60, what="the submission")
+        executor.kill()
+    [started] = executor.events("executor_started")
+    tag = work_tag(started["installation"], plane.plane, job_id)
+    until(lambda: spark_standalone.computing(warehouse, tag), seconds=150, what="the run")
+    processes = spark_standalone.computing(warehouse, tag)
+    before = plane.site.intake.job(job_id)
+
+    plane.worker()
+    plane.site.request(job_id)
+    ended = plane.site.ended(job_id, seconds=120)
+
+    assert before.handle is None
+    assert ended.receipt is not None
+    assert (ended.receipt.outcome, ended.receipt.closure) == (Outcome.STOPPED, Closure.ENGINE_CLOSED)
+    assert (ended.receipt.engine_status, ended.receipt.tag) == ("KILLED", tag)
+    assert len(processes) > 1
+    assert [process for process in processes if is_running(process)] == []
 
 
 def test_an_executor_serves_the_cluster_that_answers_while_the_other_is_away(plane: Plane) -> None:

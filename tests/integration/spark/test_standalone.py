@@ -21,7 +21,7 @@ from control_plane.work import Claim, Publication, Work
 from tests.contract.spark_standalone import ENDLESS, SMALL, adapter_of, opened
 from tests.doubles.tcp_proxy import Fault, TcpProxy
 from tests.narrative import claim_of, until, view_of
-from tests.spark import Standalone, catalog_jar, is_running
+from tests.spark import Standalone, catalog_jar, command_of, is_executor, is_running
 from workers.demo import spark_example
 from workers.demo.example import long_view
 from workers.demo.spark_example import CATALOG
@@ -31,7 +31,6 @@ from workers.engines.spark_standalone import SparkStandaloneEngine
 pytestmark = [pytest.mark.anyio, pytest.mark.spark, pytest.mark.timeout(300)]  # each driver is a Java of its own
 
 ROOT = Path(__file__).parents[3]
-EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
 @pytest.fixture
@@ -81,40 +80,16 @@ async def until_ended(adapter: SparkStandaloneAdapter, work: Work) -> Run:
     return run
 
 
-def has_begun_to_compute(warehouse: Path, tag: str) -> bool:
-    """Whether Spark has begun the first job, by the application's event log; an executor may still have to come."""
-    logs = Folder(warehouse).events(tag).glob("app-*")
-    return any(b"SparkListenerJobStart" in log.read_bytes() for log in logs)
-
-
 async def until_computing(cluster: Standalone, warehouse: Path, tag: str) -> list[psutil.Process]:
-    """The application's processes, once Spark has begun its job, and an executor is there for the tasks."""
+    """The application's processes, once it computes."""
     processes: list[psutil.Process] = []
 
     def computes() -> bool:
-        processes[:] = processes_of(cluster, warehouse, tag) if has_begun_to_compute(warehouse, tag) else []
-        return any(is_executor(process) for process in processes)
+        processes[:] = cluster.computing(warehouse, tag)
+        return bool(processes)
 
     await until(computes, seconds=150)
     return processes
-
-
-def is_executor(process: psutil.Process) -> bool:
-    return any(EXECUTOR in part for part in command_of(process))
-
-
-def processes_of(cluster: Standalone, warehouse: Path, tag: str) -> list[psutil.Process]:
-    """The application's driver, and its executors: they are told its id, as the event log is named."""
-    words = [tag, *(log.name.removesuffix(".inprogress") for log in Folder(warehouse).events(tag).iterdir())]
-    started = cluster.process("worker").children(recursive=True)
-    return [process for process in started if any(word in part for part in command_of(process) for word in words)]
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
 
 
 async def test_jobs_end_with_their_result_and_leave_what_they_wrote(
