@@ -61,6 +61,20 @@ class Closure(StrEnum):
     PERMIT_EXPIRED = "permit_expired"
     SINGLE_RUN = "single_run"
 
+    @property
+    def meaning(self) -> str:
+        """The same for people."""
+        return _CLOSURES[self]
+
+
+_CLOSURES = {
+    Closure.NEVER_CLAIMED: "nobody had ever begun it",
+    Closure.EXECUTOR_CLOSED: "its executor vouches that it starts nothing more of it",
+    Closure.ENGINE_CLOSED: "the engine starts nothing more of it: its session, or its application's script, is gone for good",
+    Closure.PERMIT_EXPIRED: "the time in which its executor was permitted to start anything is over",
+    Closure.SINGLE_RUN: "it was this one run and nothing else",
+}
+
 
 class Waiting(StrEnum):
     """Why a cancellation is postponed."""
@@ -71,6 +85,21 @@ class Waiting(StrEnum):
     NOT_CLOSED = "not_closed"
     HANDLE_UNKNOWN = "handle_unknown"
     ADAPTER_ERROR = "adapter_error"
+
+    @property
+    def meaning(self) -> str:
+        """What is waited for."""
+        return _WAITS[self]
+
+
+_WAITS = {
+    Waiting.PLANE_SILENT: "for an answer from where it runs",
+    Waiting.NOT_PERMITTED: "for the right to see and stop it",
+    Waiting.STILL_RUNNING: "for the engine's own word that it has ended",
+    Waiting.NOT_CLOSED: "until nothing of it can start any more",
+    Waiting.HANDLE_UNKNOWN: "for the engine to tell what became of its run",
+    Waiting.ADAPTER_ERROR: "for a look at the engine that succeeds",
+}
 
 
 class Rung(StrEnum):

@@ -78,7 +78,7 @@ def test_one_command_tracks_requests_proves_and_prints_the_receipt(site: Site) -
     assert "allow-tracking" in refused.stderr
     assert json.loads(allowed.stdout)["tracking"]["users"] == ["dbt"]
     assert cancelled.returncode == ExitCode.OK, cancelled.stderr
-    assert "cancelled, stopped (closed by single_run" in cancelled.stdout
+    assert "closed by single_run: it was this one run and nothing else)" in cancelled.stdout
     assert name in cancelled.stdout
     assert name not in running(site)
     job = json.loads(again.stdout)

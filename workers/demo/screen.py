@@ -177,6 +177,17 @@ def _proof(receipt: Receipt) -> str:
     return ", ".join([*proof, f"seen by {receipt.worker} at {receipt.seen_at:%H:%M:%S.%f}"[:-3] + "Z"])
 
 
+def closure_lines(stage: Stage) -> list[str]:
+    """What the receipts mean by what closed their jobs."""
+    receipts = [part.now.receipt for part in stage.parts if part.missed is None]
+    closures = dict.fromkeys(receipt.closure for receipt in receipts if receipt is not None and receipt.closure)
+    if not closures:
+        return []
+    width = max(len(closure.value) for closure in closures)
+    meanings = [f"  {closure.value:{width}}  {closure.meaning}" for closure in closures]
+    return ["A job is closed once nothing of it can start any more; these were closed by:", *meanings]
+
+
 def verdict(stage: Stage) -> str:
     """How it went, in a sentence."""
     met = sum(part.has_met_its_fate for part in stage.parts)

@@ -16,7 +16,7 @@ from rich.console import Console
 from workers.demo.loads import Load
 from workers.demo.parts import Part
 from workers.demo.programme import Programme
-from workers.demo.screen import cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
+from workers.demo.screen import closure_lines, cpu_lines, open_screen, receipt_line, request_to_ended_ms, verdict
 from workers.demo.stage import LOGS, Stage, TokenMaker
 
 EXIT_MISSED = 1
@@ -97,7 +97,7 @@ def _tell(console: Console, stage: Stage) -> None:
     console.print()
     for part in stage.parts:
         console.print(receipt_line(part, stage), soft_wrap=True, highlight=False)
-    for line in (*cpu_lines(stage), verdict(stage)):
+    for line in (*closure_lines(stage), *cpu_lines(stage), verdict(stage)):
         console.print(line, soft_wrap=True, highlight=False)
 
 
