@@ -15,7 +15,10 @@ planes = typer.Typer(help="Data planes: where work runs.", no_args_is_help=True)
 PlaneName = Annotated[str, typer.Argument(help="Id or name.", metavar="PLANE")]
 
 
-@planes.command(epilog="Example: countermand planes create local --platform platform_aws")
+@planes.command(
+    epilog="Examples: countermand planes create local --platform platform_aws; on Spark: "
+    "countermand planes create big --cluster shared --cluster dedicated"
+)
 def create(
     context: typer.Context,
     display_name: Annotated[str, typer.Argument(help="Its name, unique.")],

@@ -34,7 +34,7 @@ from adapters.narrative.spark_connect_words import (
 )
 from adapters.narrative.spark_outputs import Outputs
 from adapters.registry import Surroundings
-from control_plane.errors import BadInput
+from control_plane.errors import BadInput, EngineUnavailable
 from control_plane.jobs import Handle, Purpose, Rung, Waiting
 from control_plane.planes import Owner
 from control_plane.work import Work
@@ -259,13 +259,28 @@ class SparkConnectAdapter:
     # --- itself
 
     async def check(self) -> Check:
-        """Start a query that only counts, as the executors' user, and see whether it is stopped; and its web UI."""
+        """Start a query that only counts, as the executors' user, and see whether it is stopped; and its web UI.
+
+        The warehouse is tried as well; where both are at fault, both are told.
+        """
         began = monotonic()
-        try:
-            detail = await self._drill.run(prefix=self._prefix, within_seconds=self._timeout_seconds)
-        except LineError as error:
-            return Check(ok=False, detail=error.message, seconds=monotonic() - began)
-        return Check(ok=True, detail=f"{detail}, and its web UI shows its tasks", seconds=monotonic() - began)
+        drill = self._drill.run(prefix=self._prefix, within_seconds=self._timeout_seconds)
+        tried = await asyncio.gather(drill, self._try_warehouse(), return_exceptions=True)
+        wrong = [error for error in tried if isinstance(error, BaseException)]
+        if unforeseen := [error for error in wrong if not isinstance(error, EngineUnavailable)]:
+            raise unforeseen[0]
+        if wrong:
+            return Check(ok=False, detail="; ".join(map(str, wrong)), seconds=monotonic() - began)
+        stopped, written = tried
+        detail = f"{stopped}, its web UI shows its tasks{written}"
+        return Check(ok=True, detail=detail, seconds=monotonic() - began)
+
+    async def _try_warehouse(self) -> str:
+        """What can be said of it; nothing without one. Raises EngineUnavailable."""
+        if self._outputs is None:
+            return ""
+        await self._outputs.prepare()
+        return ", and its warehouse can be written"
 
     async def aclose(self) -> None:
         """Let go of connections, and of this process's own session."""

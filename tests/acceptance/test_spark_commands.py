@@ -247,6 +247,21 @@ def test_a_worker_that_does_not_reach_one_of_the_clusters_leaves_the_plane_out_a
     assert "spark.master_url: nothing says where the dedicated cluster is" in left_out["detail"]
 
 
+def test_a_check_tells_that_the_warehouse_is_missing_or_cannot_be_written_for_each_cluster(
+    plane: Plane, tmp_path: Path
+) -> None:
+    (unwritable := tmp_path / "unwritable").mkdir()
+    (unwritable / "outputs").touch()  # where its folder is to be made
+    missing = tmp_path / "nowhere"
+
+    without = plane.site.run("planes", "check", "big", **plane.settings | {WAREHOUSE: str(missing)})
+    refusing = plane.site.run("planes", "check", "big", **plane.settings | {WAREHOUSE: str(unwritable)})
+
+    assert [without.returncode, refusing.returncode] == [ExitCode.CHECK_FAILED] * 2
+    assert without.stdout.count(f"warehouse: {missing} is no folder here; is it mounted?") == 2, without.stdout
+    assert refusing.stdout.count(f"warehouse: {unwritable}/outputs: ") == 2, refusing.stdout
+
+
 def test_a_check_tells_which_cluster_is_away(plane: Plane) -> None:
     nobody = plane.settings | {"COUNTERMAND_SPARK__MASTER_URL": "http://127.0.0.1:1"}
 

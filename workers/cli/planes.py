@@ -40,7 +40,11 @@ def check(
     """Try whether work on these planes can be cancelled now, and tell it in a line for each.
 
     With the settings of this machine, as a worker here would: over the database or, with a control plane, over HTTPS,
-    with the tokens of the planes. On Snowflake it stops one query that only waits.
+    with the tokens of the planes.
+
+    On Snowflake it starts and stops one query that only waits. On a shared cluster of Spark it starts and stops one
+    that only counts; of a dedicated one it asks whether the master takes orders, and starts nothing. On both it tries
+    to write to the warehouse. On the embedded engine it asks the executors, and starts nothing.
     """
     from control_plane.errors import ExitCode
 
