@@ -70,7 +70,7 @@ class Closure(StrEnum):
 _CLOSURES = {
     Closure.NEVER_CLAIMED: "nobody had ever begun it",
     Closure.EXECUTOR_CLOSED: "its executor vouches that it starts nothing more of it",
-    Closure.ENGINE_CLOSED: "the engine starts nothing more of it: its session, or its application's script, is gone for good",
+    Closure.ENGINE_CLOSED: "the engine starts nothing more of it: its session, or its application's script, is gone",
     Closure.PERMIT_EXPIRED: "the time in which its executor was permitted to start anything is over",
     Closure.SINGLE_RUN: "it was this one run and nothing else",
 }

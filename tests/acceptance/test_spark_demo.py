@@ -64,6 +64,7 @@ def test_it_says_what_it_waits_for_and_an_interrupt_ends_the_servers_as_well(dem
     process = demo.start("--spark")
     demo.until_printed("Spark Connect server", seconds=200)
     demo.until_printed("shared_running", seconds=200)
+    demo.until_printed("Starting 3 long jobs on the shared cluster", seconds=60)
     assert any("SparkConnectServer" in part for child in demo.children() for part in child.cmdline())
 
     code, said = interrupt(process, signal.SIGINT)

@@ -119,6 +119,8 @@ async def ask_twice(stage: "Stage", part: Part) -> None:
 
 async def ask_too_late(stage: "Stage", part: Part) -> None:
     """A no-op: what is completed stays completed, and published."""
+    if not has_ended(part.now):
+        part.note = "nobody asks for its cancellation until it has ended by itself"
     await stage.see(part, has_ended, "its end")
     before = part.now
     if stage.request(part, "too late") != before:

@@ -24,10 +24,12 @@ from workers.demo.parts import OWNER, PASSER_BY, Condition, MissedError, Part, h
 from workers.demo.programme import Programme
 from workers.demo.snowflake import PLANE
 from workers.demo.spark import Clusters
+from workers.demo.starting import Starting
 from workers.demo.venue import DOUBLE, VenueKind
 
 LOGS = "logs"
 LOOK_EVERY_SECONDS = 0.1
+TELL_EVERY_SECONDS = 10.0
 LISTEN_WITHIN_SECONDS = 60.0  #: three on an idle machine; what ends before is told at once
 #: Quick, so that the demo is: by default a worker looks once a second, and an executor lets runs end by themselves.
 SETTINGS = {
@@ -278,14 +280,37 @@ class Stage:
             part.tell_missed(str(missed))
 
     async def _see_all_at_work(self, parts: Sequence[Part]) -> None:
-        for part in parts:
-            try:
-                if part.is_long:
-                    await self.see(
-                        part, self.computes(part), "that it runs", seconds=self.programme.patience.begin_seconds
-                    )
-            except MissedError as missed:
-                part.tell_missed(str(missed))
+        long = [part for part in parts if part.is_long]
+        with self._telling_of_the_start(long):
+            for part in long:
+                try:
+                    patience = self.programme.patience.begin_seconds
+                    await self.see(part, self.computes(part), "that it runs", seconds=patience)
+                except MissedError as missed:
+                    part.tell_missed(str(missed))
+
+    @contextmanager
+    def _telling_of_the_start(self, parts: Sequence[Part]) -> Iterator[None]:
+        """On a cluster, where that takes long: how many of them compute, every few seconds, and once all do."""
+        cluster = next((part.cluster for part in parts), None)
+        if cluster is None:
+            yield
+            return
+        starting = Starting(cluster, len(parts), self._audience.say)
+        telling = asyncio.create_task(self._keep_telling(starting, parts))
+        try:
+            yield
+            starting.tell(self._computing(parts))
+        finally:
+            telling.cancel()
+
+    async def _keep_telling(self, starting: Starting, parts: Sequence[Part]) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY_SECONDS)
+            starting.tell(self._computing(parts))
+
+    def _computing(self, parts: Sequence[Part]) -> int:
+        return sum(self.computes(part)(part.now) for part in parts)
 
     def _look_for_the_published(self) -> None:
         """Whoever is completed is published: readers find it in the plane's own database, or its warehouse."""
