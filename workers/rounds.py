@@ -160,17 +160,27 @@ class Rounds:
     async def _drain(self) -> None:
         """Let rounds settle or postpone what they hold; give back what is left when the time is up."""
         log.info("drain_started", held=sum(map(len, self._holds().values())))
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._limits.drain_seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._let_end()
         left = [hold for holds in self._holds().values() for hold in holds]
         given_back = 0
         if left:
             with suppress(Unavailable, TimeoutError):
                 given_back = len(await asyncio.wait_for(self._queue.release(left), _LAST_CALL_SECONDS))
         log.info("drain_ended", given_back=given_back)
+
+    async def _let_end(self) -> None:
+        """Wait for the rounds under way, but for no longer than a drain may take; those that are late are cut off."""
+        if not self._tasks:
+            return
+        ending = asyncio.ensure_future(asyncio.wait(list(self._tasks)))
+        enough = asyncio.ensure_future(self._clock.pause(self._limits.drain_seconds))
+        try:
+            await asyncio.wait({ending, enough}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late = [ending, enough, *self._tasks]
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _holds(self) -> dict[UUID, list[Hold]]:
         return {
