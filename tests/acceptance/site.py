@@ -355,7 +355,7 @@ class Site:
         """Jobs that would run for minutes, each seen executing: a run that is still queued would end at any stop."""
         job_ids = [self.submit(plane) for _ in range(count)]
         until(lambda: all(self.is_running(job_id) for job_id in job_ids), what="that all jobs run")
-        until(lambda: self.executing().issuperset(job_ids), what="that all runs execute")
+        until(lambda: self.executing().issuperset(job_ids), seconds=120, what="that all runs execute")
         return job_ids
 
     def request(self, job_id: UUID) -> Job:

@@ -166,6 +166,7 @@ PHASES = [
 ]
 
 
+@pytest.mark.timeout(600)
 def test_through_every_fault_of_the_network_each_cancellation_settles_once_and_none_is_lost(
     site: Site, record_property: Callable[[str, object], None]
 ) -> None:

@@ -100,8 +100,10 @@ def plane(sqlite_site: Site, spark_connect: ConnectServer, spark_standalone: Sta
         "MASTER_UI_URL": spark_standalone.ui_url,
         "WAREHOUSE": str(tmp_path),
         "PROPERTIES": json.dumps(SMALL),
+        "CALL_TIMEOUT_SECONDS": "60",  # a server that has just started takes long over its first query
     }
     settings = {f"COUNTERMAND_SPARK__{name}": value for name, value in told.items()}
+    settings["COUNTERMAND_WORKER__LEASE_SECONDS"] = "120"
     return Plane.of(sqlite_site, "big", settings)
 
 
