@@ -24,7 +24,7 @@ from workers.engines.run_book import RunBook
 from workers.engines.snowflake_endings import Endings
 from workers.engines.snowflake_inquest import Inquest
 from workers.engines.snowflake_plans import TYPES, Plan, plan
-from workers.engines.snowflake_run import ENGINE, Run
+from workers.engines.snowflake_run import ENGINE, SnowflakeRun
 from workers.engines.snowflake_session import JobSession
 from workers.engines.snowflake_watch import Watch
 from workers.outage import EngineOutage
@@ -78,7 +78,7 @@ class SnowflakeEngine:
         self._shut_out = EngineOutage(clock, what="sessions", is_away=_is_silent)
         self._watch = Watch(line, unanswered)
         self._inquest = Inquest(line, unanswered)
-        self._book = RunBook(Run, remembered=REMEMBERED)
+        self._book = RunBook(SnowflakeRun, remembered=REMEMBERED)
         self._owed: set[UUID] = set()  #: jobs that may have an output which no reader sees
         self._looked = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,14 +179,14 @@ class SnowflakeEngine:
 
     # --- starting
 
-    async def _plan(self, run: Run) -> Plan:
+    async def _plan(self, run: SnowflakeRun) -> Plan:
         """Read in a thread: a long SQL takes seconds."""
         try:
             return await asyncio.to_thread(plan, run.claim, self._outputs, self._microcents_per_second)
         except BadInput as error:
             raise NotStarted(error.message, **run.known(), field=error.field) from error
 
-    async def _sign_in_for(self, run: Run, planned: Plan) -> JobSession:
+    async def _sign_in_for(self, run: SnowflakeRun, planned: Plan) -> JobSession:
         """Raises LineError to be tried again, and NotStarted for what somebody has to mend."""
         run.refuse_closed()
         try:
@@ -202,9 +202,9 @@ class SnowflakeEngine:
         except LineError as error:
             if _is_silent(error):
                 raise
-            raise NotStarted(error.message, **run.known(error.code)) from error
+            raise NotStarted(error.message, **run.known(code=error.code)) from error
 
-    async def _open(self, run: Run, session: JobSession) -> None:
+    async def _open(self, run: SnowflakeRun, session: JobSession) -> None:
         """The same. A session that was lost is not replaced: whoever ended it may have closed the job by that."""
         run.refuse_closed()
         try:
@@ -212,13 +212,15 @@ class SnowflakeEngine:
         except LineError as error:
             if _is_silent(error) and not session.is_lost(error):
                 raise
-            raise NotStarted(error.message, **run.known(error.code)) from error
+            raise NotStarted(error.message, **run.known(code=error.code)) from error
         if session.incarnation != self.incarnation:
             await self._sign_out(run)
             message = f"{self._account.account} is now {session.incarnation}, and was {self.incarnation}"
             raise NotStarted(message, **run.known())
 
-    async def _submit(self, run: Run, session: JobSession, planned: Plan, permit_left: Callable[[], float]) -> str:
+    async def _submit(
+        self, run: SnowflakeRun, session: JobSession, planned: Plan, permit_left: Callable[[], float]
+    ) -> str:
         run.refuse_closed()
         if (left := permit_left()) <= 0:
             raise NotStarted("the permit ran out before it was submitted", **run.known())
@@ -233,14 +235,14 @@ class SnowflakeEngine:
             raise NotStarted(f"{run.remark}, and no query was begun under its tag", **run.known())
         return query_id
 
-    async def _find_out(self, run: Run, session: JobSession, said: str) -> str | None:
+    async def _find_out(self, run: SnowflakeRun, session: JobSession, said: str) -> str | None:
         log.warning("submission_unanswered", error=said, session=session.number)
         query_id = await self._inquest.find(session.number, session.incarnation, run.claim.tag)
         run.remark = f"its submission was not answered ({said}), so that its session was ended"
         log.info("submission_resolved", query_id=query_id)
         return query_id
 
-    def _started(self, run: Run, planned: Plan, query_id: str) -> Handle:
+    def _started(self, run: SnowflakeRun, planned: Plan, query_id: str) -> Handle:
         handle = Handle(ENGINE, self.incarnation, query_id)
         self._book.name(run, handle)
         run.ending = asyncio.create_task(self._see_to_the_end(run, planned))
@@ -252,31 +254,31 @@ class SnowflakeEngine:
 
     # --- ending
 
-    async def _see_to_the_end(self, run: Run, planned: Plan) -> Ending:
+    async def _see_to_the_end(self, run: SnowflakeRun, planned: Plan) -> Ending:
         began = self._clock.monotonic()
-        fate = await self._watch.end_of(run.query_id)
+        fate = await self._watch.end_of(run.run_id)
         seconds = self._clock.monotonic() - began
         ending = await self._endings.conclude(run, planned, fate, seconds)
         self._book.note_end(run)
         self._later(self._wind_up(run, fate, seconds))
         return ending
 
-    async def _wind_up(self, run: Run, fate: Fate, seconds: float) -> None:
+    async def _wind_up(self, run: SnowflakeRun, fate: Fate, seconds: float) -> None:
         await self._sign_out(run)
         await self._endings.tell(run, fate, seconds)
 
-    def _stop(self, run: Run) -> None:
+    def _stop(self, run: SnowflakeRun) -> None:
         if run.is_active and run.stopping is None:
             run.stopping = asyncio.create_task(self._cancel_until_ended(run))
 
-    async def _cancel_until_ended(self, run: Run) -> None:
+    async def _cancel_until_ended(self, run: SnowflakeRun) -> None:
         """What is answered proves nothing: only the run's end ends this."""
         while run.ending is not None and not run.ending.done():
             with contextlib.suppress(LineError):  # whoever watches the run tells of the silence
-                await self._line.tell(f"SELECT SYSTEM$CANCEL_QUERY({literal(run.query_id)})")
+                await self._line.tell(f"SELECT SYSTEM$CANCEL_QUERY({literal(run.run_id)})")
             await asyncio.wait([run.ending], timeout=CANCEL_AGAIN_SECONDS)
 
-    async def _sign_out(self, run: Run) -> None:
+    async def _sign_out(self, run: SnowflakeRun) -> None:
         session, run.session = run.session, None
         if session is not None:
             await session.sign_out()

@@ -14,7 +14,7 @@ from control_plane.jobs import FailureCause
 from workers.clock import Clock
 from workers.engines.base import Ending
 from workers.engines.snowflake_plans import Plan, Rows
-from workers.engines.snowflake_run import Run
+from workers.engines.snowflake_run import SnowflakeRun
 from workers.outage import Outage
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ class Endings:
         self._outage = outage
         self._clock = clock
 
-    async def conclude(self, run: Run, planned: Plan, fate: Fate, seconds: float) -> Ending:
+    async def conclude(self, run: SnowflakeRun, planned: Plan, fate: Fate, seconds: float) -> Ending:
         """The ending of a run that took so long; what is wrong with the job is its cause."""
         if fate.run_status is not RunStatus.SUCCEEDED:
             return self._failed(run, fate.run_status, fate, fate.message or fate.word)
@@ -39,33 +39,33 @@ class Endings:
         result = planned.conclude(rows, seconds)
         return Ending(RunStatus.SUCCEEDED, fate.word, self._clock.now(), result=result, dataset_id=planned.dataset_id)
 
-    async def tell(self, run: Run, fate: Fate, seconds: float) -> None:
+    async def tell(self, run: SnowflakeRun, fate: Fate, seconds: float) -> None:
         """Log the run's end, with what the history has by now: it may lag."""
         told: dict[str, Any] = {}
         with contextlib.suppress(LineError):
-            told = await self._history(run.query_id)
+            told = await self._history(run.run_id)
         log.info(
             "run_ended",
-            query_id=run.query_id,
+            query_id=run.run_id,
             status=fate.status,
             seconds=told.get("seconds", round(seconds, 3)),
             rows=told.get("rows"),
             credits=told.get("credits"),
         )
 
-    async def _rows(self, run: Run, planned: Plan) -> int:
+    async def _rows(self, run: SnowflakeRun, planned: Plan) -> int:
         if planned.rows is Rows.UNWANTED:
             return 0
         if planned.rows is Rows.WRITTEN:
             [(rows,)] = await self._line.ask(f"SELECT COUNT(*) FROM {planned.output}")  # noqa: S608  our own name
         else:
-            [(rows,)] = await self._line.result(run.query_id)
+            [(rows,)] = await self._line.result(run.run_id)
         return int(rows)
 
-    def _failed(self, run: Run, status: RunStatus, fate: Fate, message: str) -> Ending:
+    def _failed(self, run: SnowflakeRun, status: RunStatus, fate: Fate, message: str) -> Ending:
         now = self._clock.now()
         told = f"{message}; {run.remark}" if run.remark else message
-        return Ending(status, fate.word, now, cause=FailureCause(told, now, run.known(fate.code)))
+        return Ending(status, fate.word, now, cause=FailureCause(told, now, run.known(code=fate.code)))
 
     async def _history(self, query_id: str) -> dict[str, Any]:
         columns = "ROWS_PRODUCED, TOTAL_ELAPSED_TIME / 1000, CREDITS_USED_CLOUD_SERVICES"

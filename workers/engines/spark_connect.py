@@ -36,7 +36,7 @@ from control_plane.work import Claim, Served
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
 from workers.engines.run_book import RunBook, closed
-from workers.engines.spark_connect_run import Run
+from workers.engines.spark_connect_run import ConnectRun
 from workers.engines.spark_plans import FORMAT, SETTINGS, TYPES, Plan, Rows, catalog_settings, count_rows, plan
 from workers.outage import EngineOutage
 
@@ -90,7 +90,7 @@ class SparkConnectEngine:
         self._timeout_seconds = timeout_seconds
         self._microcents_per_second = microcents_per_second
         self._clock = clock
-        self._book = RunBook(lambda claim: Run(claim, self._here), remembered=REMEMBERED)
+        self._book = RunBook(lambda claim: ConnectRun(claim, self._here), remembered=REMEMBERED)
         self._lost = EngineOutage(clock, what="operations", is_away=_is_silent)
         self._shut_out = EngineOutage(clock, what="sessions", is_away=_is_silent)
         self._lingering: OrderedDict[Session, float] = OrderedDict()  #: sessions of ended runs, by when they ended
@@ -198,14 +198,14 @@ class SparkConnectEngine:
 
     # --- starting
 
-    async def _plan(self, run: Run) -> Plan:
+    async def _plan(self, run: ConnectRun) -> Plan:
         """Read in a thread: a long SQL takes seconds."""
         try:
             return await asyncio.to_thread(plan, run.claim, self._microcents_per_second)
         except BadInput as error:
             raise NotStarted(error.message, **run.known(), field=error.field) from error
 
-    async def _prepare(self, run: Run, planned: Plan) -> None:
+    async def _prepare(self, run: ConnectRun, planned: Plan) -> None:
         """See that its session is there. Raises LineError to be tried again, NotStarted for what is to be mended."""
         run.refuse_closed()
         try:
@@ -216,11 +216,11 @@ class SparkConnectEngine:
                 raise closed(run.claim.tag) from error
             if _is_silent(error):
                 raise
-            raise NotStarted(error.message, **run.known(error.condition)) from error
+            raise NotStarted(error.message, **run.known(condition=error.condition)) from error
         if planned.output is not None:
             await self._outputs.prepare()
 
-    async def _submit(self, run: Run, planned: Plan, permit_left: Callable[[], float]) -> Handle:
+    async def _submit(self, run: ConnectRun, planned: Plan, permit_left: Callable[[], float]) -> Handle:
         run.refuse_closed()
         if (left := permit_left()) <= 0:
             raise NotStarted("the permit ran out before it was submitted", **run.known())
@@ -240,7 +240,7 @@ class SparkConnectEngine:
             return reading(planned.query)
         return writing(planned.query, self._outputs.place(planned.output), FORMAT)
 
-    async def _has_arrived(self, run: Run, reader: asyncio.Task[Said], left: float) -> bool:
+    async def _has_arrived(self, run: ConnectRun, reader: asyncio.Task[Said], left: float) -> bool:
         """Whether the operation is on the server. Where that is not learned in time, its session is ended.
 
         Raises Conflict when its session had been ended before.
@@ -261,7 +261,7 @@ class SparkConnectEngine:
         log.info("submission_resolved", operation_id=run.operation_id, started=arrived)
         return arrived
 
-    async def _is_known(self, run: Run, reader: asyncio.Task[Said]) -> bool:
+    async def _is_known(self, run: ConnectRun, reader: asyncio.Task[Said]) -> bool:
         """Look until the server knows the operation, or its stream has ended; a last look decides."""
         pause = LOOK_SECONDS
         while True:
@@ -274,7 +274,7 @@ class SparkConnectEngine:
             await asyncio.wait([reader], timeout=pause)
             pause = min(1.5 * pause, LOOK_AT_MOST_SECONDS)
 
-    async def _find_out(self, run: Run, reader: asyncio.Task[Said]) -> bool:
+    async def _find_out(self, run: ConnectRun, reader: asyncio.Task[Said]) -> bool:
         """Whether it arrived after all; otherwise its session is ended, so that it cannot any more."""
         state = await self._state(run)
         if STATUSES.get(state) is not None:
@@ -287,14 +287,14 @@ class SparkConnectEngine:
         await self._until_idle(run)
         return False
 
-    async def _state(self, run: Run) -> str:
+    async def _state(self, run: ConnectRun) -> str:
         """The operation's state; or why there is none."""
         states = await answered(
             lambda: self._line.states(run.session, [run.operation_id]), SESSION_CLOSED, SESSION_NOT_FOUND
         )
         return states if isinstance(states, str) else states.get(run.operation_id, "UNKNOWN")
 
-    def _started(self, run: Run, planned: Plan, reader: asyncio.Task[Said], began: float) -> Handle:
+    def _started(self, run: ConnectRun, planned: Plan, reader: asyncio.Task[Said], began: float) -> Handle:
         handle = Handle(ENGINE, run.here.incarnation, run.operation_id)
         self._book.name(run, handle)
         run.ending = asyncio.create_task(self._see_to_the_end(run, planned, reader, began))
@@ -304,7 +304,7 @@ class SparkConnectEngine:
 
     # --- ending
 
-    async def _read(self, run: Run, plan: Any) -> Said:
+    async def _read(self, run: ConnectRun, plan: Any) -> Said:
         """The run's stream to its end, however often it is lost: then it is taken up where it was."""
         arrow: list[bytes] = []
         last: str | None = None  #: the id of the latest response
@@ -329,7 +329,7 @@ class SparkConnectEngine:
             return Said(error=error)
         return Said(tuple(arrow))
 
-    async def _see_to_the_end(self, run: Run, planned: Plan, reader: asyncio.Task[Said], began: float) -> Ending:
+    async def _see_to_the_end(self, run: ConnectRun, planned: Plan, reader: asyncio.Task[Said], began: float) -> Ending:
         said = await reader
         state = await self._lost.outlast(partial(self._last_state, run))
         if STATUSES.get(state) is not RunStatus.SUCCEEDED:
@@ -341,7 +341,7 @@ class SparkConnectEngine:
         self._lingering[run.session] = now
         return ending
 
-    async def _last_state(self, run: Run) -> str:
+    async def _last_state(self, run: ConnectRun) -> str:
         """Its state once it has one that is final: what has ended stays TERMINATING until its answer is let go of."""
         pause = LOOK_SECONDS
         while STATUSES.get(state := await self._state(run)) is RunStatus.ACTIVE:
@@ -351,7 +351,7 @@ class SparkConnectEngine:
             pause = min(1.5 * pause, LOOK_AT_MOST_SECONDS)
         return state
 
-    async def _until_idle(self, run: Run) -> None:
+    async def _until_idle(self, run: ConnectRun) -> None:
         """Until the web UI shows no task of it, nor that it may begin any, however long it does not answer.
 
         Connect may have said before that it has ended.
@@ -368,7 +368,7 @@ class SparkConnectEngine:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, IDLE_AT_MOST_SECONDS)
 
-    async def _conclude(self, run: Run, planned: Plan, said: Said, state: str, seconds: float) -> Ending:
+    async def _conclude(self, run: ConnectRun, planned: Plan, said: Said, state: str, seconds: float) -> Ending:
         status = STATUSES.get(state, RunStatus.GONE)
         if status is not RunStatus.SUCCEEDED:
             message = said.error.message if said.error else f"what became of it is not known: {state}"
@@ -387,15 +387,17 @@ class SparkConnectEngine:
             return await asyncio.to_thread(count_rows, self._outputs.folder(planned.output))
         return 0
 
-    def _failed(self, run: Run, status: RunStatus, word: str, message: str, condition: str | None = None) -> Ending:
+    def _failed(
+        self, run: ConnectRun, status: RunStatus, word: str, message: str, condition: str | None = None
+    ) -> Ending:
         now = self._clock.now()
-        return Ending(status, word, now, cause=FailureCause(message, now, run.known(condition)))
+        return Ending(status, word, now, cause=FailureCause(message, now, run.known(condition=condition)))
 
-    def _stop(self, run: Run) -> None:
+    def _stop(self, run: ConnectRun) -> None:
         if run.is_active and run.stopping is None:
             run.stopping = asyncio.create_task(self._interrupt_until_ended(run))
 
-    async def _interrupt_until_ended(self, run: Run) -> None:
+    async def _interrupt_until_ended(self, run: ConnectRun) -> None:
         """What is answered proves nothing: only the run's end ends this."""
         rungs = chain(RUNGS, repeat(RUNGS[-1]))
         while run.ending is not None and not run.ending.done():

@@ -24,6 +24,7 @@ from control_plane.jobs import ExecutionCluster, FailureCause, Handle, JobType
 from control_plane.work import Claim
 from workers.clock import Clock
 from workers.engines.base import Ending, NotStarted
+from workers.engines.run import Run
 from workers.engines.run_book import RunBook
 from workers.engines.spark_plans import (
     APPLICATION_SETTINGS,
@@ -36,7 +37,6 @@ from workers.engines.spark_plans import (
     read_answer,
     statement,
 )
-from workers.engines.spark_standalone_run import Run
 from workers.outage import EngineOutage
 
 log = structlog.get_logger()
@@ -93,7 +93,7 @@ class SparkStandaloneEngine:
         self._submissions = EngineOutage(clock, what="submissions", is_away=_is_unsent)
         self._drivers = EngineOutage(clock, what="drivers", is_away=_is_unanswered)
         self._results = EngineOutage(clock, what="results", is_away=_is_unanswered)
-        self._book = RunBook(Run, remembered=REMEMBERED)
+        self._book = RunBook(lambda claim: Run(claim, ENGINE), remembered=REMEMBERED)
 
     @classmethod
     async def open(
@@ -276,11 +276,11 @@ class SparkStandaloneEngine:
 
     async def _see_to_the_end(self, run: Run, planned: Plan) -> Ending:
         began = self._clock.monotonic()
-        fate = await self._end_of(run.driver_id, run.claim.tag)
+        fate = await self._end_of(run.run_id, run.claim.tag)
         seconds = self._clock.monotonic() - began
         ending = await self._conclude(run, planned, fate, seconds)
         self._book.note_end(run)
-        log.info("run_ended", run_id=run.driver_id, status=fate.word, seconds=round(seconds, 3))
+        log.info("run_ended", run_id=run.run_id, status=fate.word, seconds=round(seconds, 3))
         return ending
 
     async def _end_of(self, driver_id: str, tag: str) -> Fate:
@@ -340,7 +340,7 @@ class SparkStandaloneEngine:
 
     def _stop(self, run: Run) -> None:
         if run.ending is not None and run.is_active and run.stopping is None:
-            run.stopping = asyncio.create_task(self._kill_until_ended(run.driver_id, run.ending))
+            run.stopping = asyncio.create_task(self._kill_until_ended(run.run_id, run.ending))
 
     async def _kill_until_ended(self, driver_id: str, ending: asyncio.Task[Any]) -> None:
         """What is answered proves nothing: only the run's end ends this."""

@@ -1,9 +1,8 @@
-"""What an executor knows of a driver on a standalone master."""
+"""One job's one run in an engine of its own pace: it begins, goes on and ends there, whatever becomes of us."""
 
 import asyncio
 from typing import Any
 
-from adapters.narrative.spark_standalone_line import ENGINE
 from control_plane.jobs import Handle
 from control_plane.work import Claim
 from workers.engines.base import Ending
@@ -11,10 +10,11 @@ from workers.engines.run_book import closed
 
 
 class Run:
-    """One job's one run."""
+    """What its executor knows of it; *engine* is as in handles."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, engine: str) -> None:
         self.claim = claim
+        self.engine = engine
         self.closed = False
         self.unresolved = False  #: it was submitted, and nobody knows yet whether anything runs or will
         self.handle: Handle | None = None
@@ -22,14 +22,14 @@ class Run:
         self.stopping: asyncio.Task[None] | None = None
 
     @property
-    def driver_id(self) -> str:
-        """The master's own name for it; it has one once it was started."""
+    def run_id(self) -> str:
+        """The engine's own name for it; it has one once it was started."""
         return "" if self.handle is None else self.handle.run_id
 
-    def known(self) -> dict[str, Any]:
-        """What a failure's cause says of it."""
+    def known(self, **more: Any) -> dict[str, Any]:
+        """What a failure's cause says of it, with *more* in the engine's own words where there are any."""
         sql = self.claim.input.get("compiled_sql") or self.claim.input.get("compiled_select")
-        known = {"engine": ENGINE, "run_id": self.driver_id, "sql": sql}
+        known = {"engine": self.engine, "run_id": self.run_id, "sql": sql, **more}
         return {name: value for name, value in known.items() if value}
 
     @property
