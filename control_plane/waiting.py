@@ -138,7 +138,8 @@ def progress(job: Job, now: datetime) -> str:
     told = [f"requested {_span(_waited(job, now))} ago"]
     if cancellation.waiting:
         left = cancellation.next_round_at - now
-        again = f"the next in {_span(left)}" if left > timedelta() else "at it again"
+        # While a round is under way this is when its lease runs out: the next one begins then at the latest.
+        again = f"the next within {_span(left)}" if left > timedelta() else "the next is due"
         told = [f"waits {cancellation.waiting.meaning}", *told, f"{_rounds(cancellation.rounds)}, {again}"]
     return f"{describe(job, now)} [{'; '.join(told)}]"
 

@@ -99,12 +99,12 @@ def test_whoever_waits_is_told_why_for_what_since_when_and_how_often_it_was_trie
 
     assert told == (
         f"{job.job_id}: pending_cancellation (still_running): {STOPPED_AT_LAST} "
-        "[waits for the engine's own word that it has ended; requested 75 s ago; 7 rounds, the next in 12 s]"
+        "[waits for the engine's own word that it has ended; requested 75 s ago; 7 rounds, the next within 12 s]"
     )
 
 
-def test_a_round_that_is_due_is_told_as_under_way() -> None:
-    assert "1 round, at it again]" in progress(waiting(job_asked_for(), rounds=1, next_after=10), after(11))
+def test_a_round_that_is_due_is_told_as_such() -> None:
+    assert "1 round, the next is due]" in progress(waiting(job_asked_for(), rounds=1, next_after=10), after(11))
 
 
 def test_where_nobody_has_taken_it_that_is_what_is_told() -> None:
