@@ -22,7 +22,7 @@ from uuid import uuid4
 from adapters.narrative.spark_connect_errors import LineError
 from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_names import Operation
-from adapters.narrative.spark_connect_ui import POOLS, Sight, Ui
+from adapters.narrative.spark_connect_ui import POOLS, Sight, Threads, Ui
 from control_plane.jobs import Waiting
 
 MARKER = "SELECT id FROM range(1)"
@@ -77,38 +77,43 @@ class Lookout:
     async def _look(self, application: str) -> Sight:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                earlier = await self._ui.look(application)
-                some_wait, sizes = False, await self._pool_sizes()
-                for _ in range(HANDED_OVER + 1):
-                    some_wait |= await self._until_none_prepares(application)
-                in_line = (await self._ui.threads(application)).is_full(sizes)
-                sight = await self._look_past_a_marker(application)
-                return (sight.since(earlier) if some_wait else sight)._replace(in_line=in_line)
+                await self._line.identity()  # sees that the session is there
+                if (await self._ui.threads(application)).busy:
+                    return await self._look_past_what_is_prepared(application)
+                return await self._look_past_a_marker(application)  # nor can anything stand in line
         except TimeoutError as error:
             detail = f"the driver, or its web UI, is behind by {self._timeout_seconds:g} s: what is not shown may run"
             raise LineError(Waiting.PLANE_SILENT, detail) from error
 
+    async def _look_past_what_is_prepared(self, application: str) -> Sight:
+        earlier, sizes = await self._ui.look(application), await self._pool_sizes()
+        some_wait, in_line = False, False
+        for _ in range(HANDED_OVER + 1):
+            any_waits, moments = await self._until_none_prepares(application)
+            some_wait |= any_waits
+            in_line |= any(threads.is_full(sizes) for threads in moments)
+        sight = await self._look_past_a_marker(application)
+        return (sight.since(earlier) if some_wait else sight)._replace(in_line=in_line)
+
     async def _pool_sizes(self) -> dict[str, int]:
-        await self._line.identity()  # sees that the session is there
         told = await self._line.settings([name for name, _ in POOLS.values() if name is not None])
         return {pool: int(told.get(name or "", size)) for pool, (name, size) in POOLS.items()}
 
-    async def _until_none_prepares(self, application: str) -> bool:
+    async def _until_none_prepares(self, application: str) -> tuple[bool, list[Threads]]:
         """Until each thread that is busy now has done with it, or waits while no other of them prepares.
 
-        Whether any waits.
+        Whether any waits; and the threads at each moment that was looked at.
         """
-        pause, threads = PAUSE_SECONDS, await self._ui.threads(application)
-        watched = threads.busy
-        while watched & threads.preparing:
+        pause, moments = PAUSE_SECONDS, [await self._ui.threads(application)]
+        watched = moments[0].busy
+        while watched & moments[-1].preparing:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, PAUSE_AT_MOST_SECONDS)
-            threads = await self._ui.threads(application)
-            watched &= threads.busy
-        return bool(watched)
+            moments.append(await self._ui.threads(application))
+            watched &= moments[-1].busy
+        return bool(watched), moments
 
     async def _look_past_a_marker(self, application: str) -> Sight:
-        await self._line.identity()  # sees that the session is there
         marker = Operation(self._line.own, str(uuid4()))
         marking = asyncio.create_task(self._mark(marker))
         try:
