@@ -8,8 +8,10 @@ sees to both:
   prepared by pools of their own, which nobody interrupts. Whose query a thread prepares, nobody tells; so each that
   is busy when the look begins is waited for, until all of these were seen, at one moment, to have done with it or to
   wait: for a job, or for each other. What a pool has no free thread for stands in line, and shows nowhere; so a pool
-  that is full is told of with the look. One may have handed over to another by then; so the same is done twice. Whoever
-  waits for a job may go on once that has ended, so that a job that ends during the look counts as running.
+  that was full at any of these moments is told of with the look. One may have handed over to another by then; so the
+  same is done twice. Whoever waits for a job may go on once that has ended, so that a job that ends during the look
+  counts as running. Where none is busy at two moments, nothing of all this can be: one moment alone might lie between
+  handing over to a thread that sleeps and its waking up.
 * The UI learns of jobs by events, in the order in which Spark's scheduler took the jobs up, and a busy driver is late
   with them. So the look begins a job of its own, the marker, and counts once that is shown: what was submitted before
   it is shown as well then.
@@ -78,7 +80,8 @@ class Lookout:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._line.identity()  # sees that the session is there
-                if (await self._ui.threads(application)).busy:
+                moments = [await self._ui.threads(application) for _ in range(HANDED_OVER + 1)]
+                if any(threads.busy for threads in moments):
                     return await self._look_past_what_is_prepared(application)
                 return await self._look_past_a_marker(application)  # nor can anything stand in line
         except TimeoutError as error:
