@@ -193,7 +193,7 @@ def test_without_the_privilege_the_first_round_says_so(site: Site, double: Snowf
     with capture_logs() as logs:
         site.work_until(site.waits(work, Waiting.NOT_PERMITTED))
 
-    [told] = [entry for entry in logs if entry["event"] == "cancellation_postponed"]
+    told, *_ = (entry for entry in logs if entry["event"] == "cancellation_postponed")  # another round may have ended
     assert (told["job"], told["waiting"], told["rounds"]) == (work.job_id, Waiting.NOT_PERMITTED, 1)
     assert site.is_executing(work)
 
