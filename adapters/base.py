@@ -69,7 +69,7 @@ class Listing(Struct, frozen=True):
 
     *complete*: not truncated, and read by an identity that is known to see the executor's work; only then is absence
     evidence. *incarnation*: which start of the engine answered. *engine*: which engine, of an adapter that speaks to
-    several.
+    several. *again_seconds*: how soon after this one a listing may show an end; looking sooner only costs the engine.
     """
 
     runs: tuple[Run, ...] = ()
@@ -77,6 +77,7 @@ class Listing(Struct, frozen=True):
     incarnation: str | None = None
     trouble: Trouble | None = None
     engine: str | None = None
+    again_seconds: float = 0.0
 
 
 class Check(Struct, frozen=True):

@@ -144,7 +144,7 @@ class Canceller:
         if open_:
             breaker.met_an_answer()
         await self.stop(open_)
-        await self.close([case for case in open_ if case.told or not case.stoppable])  # closing may stop as well
+        await self.close([case for case in open_ if case.stopped_at or not case.stoppable])  # closing may stop as well
         await self.observe_until_ended(open_)
         await self.discard(open_)
 
@@ -177,12 +177,14 @@ class Canceller:
 
     async def stop(self, cases: Sequence[Case]) -> None:
         """Stop what is not known to have ended, on each case's rung. What the engine answers is not evidence."""
-        now = self._clock.now()
+        now, moment = self._clock.now(), self._clock.monotonic()
         rungs: defaultdict[Rung, list[tuple[Case, tuple[Run, ...]]]] = defaultdict(list)
         for case in sorted(cases, key=lambda case: case.first_stop_at is not None):  # who was never stopped goes first
-            if (runs := case.stoppable) and self._may_stop(case, len(runs)):
+            runs = case.to_stop(moment, self._limits.stop_again_seconds)
+            if runs and self._may_stop(case, len(runs)):
                 rungs[climb(case, now, self._limits.patience)].append((case, runs))
-                case.first_stop_at, case.told = case.first_stop_at or now, True
+                case.first_stop_at = case.first_stop_at or now
+                case.stopped_at |= dict.fromkeys((run.handle for run in runs), moment)
         for rung, stopped in rungs.items():
             answers = await self._adapter.stop([run for _, runs in stopped for run in runs], rung)
             for case, runs in stopped:
@@ -229,11 +231,12 @@ class Canceller:
                 continue
             open_ = self._leases.still_held(left)
             await self.stop(open_)
-            await self._clock.pause(self._pause_after(now - progress_at) if open_ else 0)
+            await self._clock.pause(self._pause(open_, now - progress_at) if open_ else 0)
 
-    def _pause_after(self, seconds: float) -> float:
-        """How long to wait for the next look, so long after the latest progress."""
-        return min(max(LOOK_LATER * seconds, self._limits.look_seconds), self._limits.look_at_most_seconds)
+    def _pause(self, cases: Sequence[Case], seconds: float) -> float:
+        """How long to wait for the next look at these, so long after the latest progress."""
+        soonest = max(self._limits.look_seconds, min(case.listing.again_seconds for case in cases))
+        return min(max(LOOK_LATER * seconds, soonest), self._limits.look_at_most_seconds)
 
     async def close_what_ended(self, cases: Sequence[Case]) -> bool:
         """Learn of what has ended whether it was closed, or close it; whether the next look can decide more."""

@@ -5,7 +5,7 @@ The one rule: ``cancelled`` needs closing first, and then the engine's word from
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -63,7 +63,7 @@ class Case:
     lease_ends: float = math.inf  #: monotonic; from then on somebody else may claim it
     top: Rung = Rung.FORCE  #: the highest rung that the engine has
     refused: bool = False  #: the last stop was not permitted
-    told: bool = False  #: in this round, to stop
+    stopped_at: dict[Handle, float] = field(default_factory=dict)  #: monotonic; each run's last stop in this round
     listing: Listing = UNLISTED
     foreign: bool = False  #: the handle on record names a run that is not this job's
     settled: bool = False
@@ -109,6 +109,10 @@ class Case:
             if (run.status is RunStatus.ACTIVE or (run.status is RunStatus.UNKNOWN and run != self._by_handle))
             and run not in self.forbidden
         )
+
+    def to_stop(self, now: float, again_seconds: float) -> tuple[Run, ...]:
+        """Those that were not told to stop so shortly before monotonic *now*."""
+        return tuple(run for run in self.stoppable if now - self.stopped_at.get(run.handle, -math.inf) >= again_seconds)
 
     @property
     def is_decided(self) -> bool:

@@ -20,6 +20,7 @@ class Limits:
     round_seconds: float = 3.0  #: how long a round looks without progress before it postpones
     look_seconds: float = 0.01  #: the first pauses between two looks; later ones are longer
     look_at_most_seconds: float = 0.5
+    stop_again_seconds: float = 0.5  #: between two stops of one run: one may be lost, and each costs the engine
     postpone_seconds: float = 1.0  #: after the first round; doubled by each further one
     postpone_at_most_seconds: float = 60.0
     patience: Mapping[Rung, timedelta] = field(

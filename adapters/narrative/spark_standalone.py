@@ -17,7 +17,7 @@ from msgspec import structs
 
 from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
 from adapters.narrative.spark_outputs import Outputs
-from adapters.narrative.spark_standalone_line import DRIVER_ID, ENGINE, Fate, MasterError, MasterLine
+from adapters.narrative.spark_standalone_line import DRIVER_ID, ENGINE, LOOK_AGAIN_SECONDS, Fate, MasterError, MasterLine
 from adapters.narrative.spark_standalone_scripts import Scripts, State, job_of
 from adapters.registry import Surroundings
 from control_plane.errors import BadInput, EngineUnavailable
@@ -89,7 +89,9 @@ class SparkStandaloneAdapter:
             handles = [Handle(ENGINE, here, driver_id) for driver_id in sorted(drivers[work.job_id])]
             runs = tuple(_seen(Run(work.job_id, tag, handle, RunStatus.UNKNOWN), fates, left) for handle in handles)
             listing = _tracked_listing(runs, here) if work.tracked else _own_listing(runs, states[work.tag], here)
-            listings[work.job_id] = listing if silence is None else Listing(runs, incarnation=here, trouble=silence)
+            if silence is not None:
+                listing = Listing(runs, incarnation=here, trouble=silence)
+            listings[work.job_id] = structs.replace(listing, again_seconds=LOOK_AGAIN_SECONDS)
         return listings
 
     async def observe(self, runs: Sequence[Run]) -> Mapping[Handle, Run]:

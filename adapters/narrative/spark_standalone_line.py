@@ -25,6 +25,8 @@ Kind = TypeVar("Kind", bound=Struct)
 
 ENGINE = "spark-standalone"
 DRIVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+#: Between two looks at an application that ends: that takes it half a second, and a look 8 ms of the master's time.
+LOOK_AGAIN_SECONDS = 0.1
 AT_ONCE = 16  #: calls under way at the same time
 NOBODY = "driver-of-nobody"  #: the name of no driver: the master's are made of a time and a number
 #: Answers after which the master has created nothing; 468: it does not speak this version of the protocol.

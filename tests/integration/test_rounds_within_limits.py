@@ -4,7 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from uuid import UUID
+
+import pytest
+from msgspec import structs
 
 from adapters.base import Listing, Run, StopAnswer
 from control_plane.jobs import Rung
@@ -48,6 +52,19 @@ class Holding(MemoryEngine):
         return await super().find(works)
 
 
+@dataclass
+class Slow(MemoryEngine):
+    """The double, whose runs take a while to end, and which says so."""
+
+    given: Given = field(kw_only=True)
+    looks: list[float] = field(default_factory=list)
+
+    async def find(self, works: Sequence[Work]) -> Mapping[UUID, Listing]:
+        self.looks.append(self.given.clock.now.timestamp())
+        listings = await super().find(works)
+        return {job_id: structs.replace(listing, again_seconds=0.2) for job_id, listing in listings.items()}
+
+
 def limited(given: Given, engine: MemoryEngine, **limits: object) -> Timely:
     return Timely(given, {given.plane.data_plane_id: engine}, limits=replace(Limits(), **limits))  # type: ignore[arg-type]
 
@@ -61,6 +78,58 @@ def closed(given: Given, works: Sequence[Work]) -> Sequence[Work]:
     epochs = {work.job_id: given.everything(work.job_id)["jobs"][0]["epoch"] for work in works}
     given.dispatch.confirm_closed(epochs)
     return works
+
+
+# --- how often an engine is asked
+
+
+def test_a_run_that_goes_on_is_told_to_stop_again_and_not_with_every_look(given: Given) -> None:
+    engine = Counting(given=given)
+    engine.faults.ignores_stops = True
+    bench = limited(given, engine, stop_again_seconds=0.5, round_seconds=60)
+    closed(given, [started(given, engine)])
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: len(engine.stopped) >= 10)
+
+    run(scenario())
+    moments = [moment for moment, _ in engine.stopped]
+    assert all(0.5 <= later - earlier <= 1.1 for earlier, later in pairwise(moments))  # at most a look later than due
+
+
+def test_a_second_run_of_a_job_is_stopped_as_soon_as_it_is_seen(given: Given) -> None:
+    engine = Counting(given=given)
+    engine.faults.ignores_stops = True
+    bench = limited(given, engine, stop_again_seconds=1000, round_seconds=1000)
+    (work,) = closed(given, [started(given, engine)])
+    first = engine.runs[work.tag].handle
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: len(engine.stopped) == 1)
+            engine.runs[work.tag] = structs.replace(engine.runs[work.tag], handle=structs.replace(first, run_id="next"))
+            engine.faults.ignores_stops = False
+            await bench.until(lambda: settled(bench, [work]))
+
+    run(scenario())
+    assert engine.stopped[1][0] - engine.stopped[0][0] <= 1
+
+
+def test_it_is_looked_again_no_sooner_than_an_engine_says_that_it_may_show_an_end(given: Given) -> None:
+    engine = Slow(given=given)
+    engine.faults.ignores_stops = True
+    bench = limited(given, engine, round_seconds=60)
+    closed(given, [started(given, engine)])
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(lambda: len(engine.looks) >= 10)
+
+    run(scenario())
+    gaps = [later - earlier for earlier, later in pairwise(engine.looks[1:])]  # the first listing was for the stop
+    assert gaps[0] == pytest.approx(0.2, abs=0.01)
+    assert min(gaps) >= 0.19
 
 
 # --- what is held

@@ -16,7 +16,7 @@ import structlog
 
 from adapters.base import ENDED, RunStatus
 from adapters.narrative.spark_outputs import Outputs
-from adapters.narrative.spark_standalone_line import ENGINE, Fate, MasterError, MasterLine
+from adapters.narrative.spark_standalone_line import ENGINE, LOOK_AGAIN_SECONDS, Fate, MasterError, MasterLine
 from adapters.narrative.spark_standalone_scripts import Scripts, job_of
 from adapters.narrative.spark_warehouse import WHOLE
 from control_plane.errors import BadInput, EngineUnavailable
@@ -44,7 +44,6 @@ log = structlog.get_logger()
 MAIN_CLASS = "org.apache.spark.sql.hive.thriftserver.SparkSQLCLIDriver"
 CLIENT_VERSION = "4.3.0"  #: of the protocol, as its client gives it
 REMEMBERED = 10_000
-SHORTEST_LOOK_SECONDS = 0.1
 LONGEST_LOOK_SECONDS = 1.0
 KILL_AGAIN_SECONDS = 1.0
 #: What no job's application may be set to in another way. Its event log is where a driver is found by its tag.
@@ -288,7 +287,7 @@ class SparkStandaloneEngine:
 
         Of one that it does not know it may say nothing for ever, nor the driver itself: then a person has to look.
         """
-        pause, is_lost = SHORTEST_LOOK_SECONDS, False
+        pause, is_lost = LOOK_AGAIN_SECONDS, False
         while True:
             fate = await self._fate(driver_id, tag)
             if fate.run_status in ENDED:
