@@ -21,15 +21,25 @@ from adapters.narrative.spark_connect_errors import SESSION_CLOSED, LineError
 from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_line import Line
 from adapters.narrative.spark_connect_lookout import Lookout
-from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, Server, is_uuid, session_of
+from adapters.narrative.spark_connect_names import (
+    ENGINE,
+    Identity,
+    Operation,
+    Server,
+    is_uuid,
+    operation_of,
+    session_of,
+)
 from adapters.narrative.spark_connect_sessions import Sessions, gone
-from adapters.narrative.spark_connect_ui import Sight, Ui
+from adapters.narrative.spark_connect_sight import Sight
+from adapters.narrative.spark_connect_ui import Ui
 from adapters.narrative.spark_connect_words import (
     STATUSES,
     UNKNOWN,
     Outliving,
     looked_at,
     operation_named,
+    operations_named,
     wants_a_look,
 )
 from adapters.narrative.spark_outputs import Outputs
@@ -127,8 +137,8 @@ class SparkConnectAdapter:
         here = await self._line.identity()
         asked = [run for run in runs if run.handle.incarnation == here.incarnation]
         seen = [run for run in await self._each(asked, lambda run: self._see(run, here)) if run is not None]
-        if any(map(wants_a_look, seen)):
-            sight = await self._lookout.look(here.application)
+        if doubtful := [run for run in seen if wants_a_look(run)]:
+            sight = await self._lookout.look(here.application, operations_named(doubtful, here.user))
             seen = [looked_at(run, sight, here.user, self._outliving) for run in seen]
         await self._line.still_in(here.incarnation)
         return {run.handle: run for run in seen}
@@ -152,7 +162,10 @@ class SparkConnectAdapter:
         pairs = list(zip(works, listings, strict=True))
         if not any(self._wants_a_look(work, listing, here) for work, listing in pairs):
             return list(listings)
-        sight = await self._lookout.look(here.application)
+        ended_here = [work.tag for work in works if self._sessions.was_ended_here(work.tag, here)]
+        own = [Operation(session_of(here.user, tag), operation_of(tag)) for tag in ended_here]
+        doubtful = [run for listing in listings for run in listing.runs if wants_a_look(run)]
+        sight = await self._lookout.look(here.application, [*operations_named(doubtful, here.user), *own])
         return [self._as_seen(work, listing, sight, here) for work, listing in pairs]
 
     def _wants_a_look(self, work: Work, listing: Listing, here: Identity) -> bool:

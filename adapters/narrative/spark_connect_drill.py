@@ -77,5 +77,5 @@ class Drill:
         return None
 
     async def _computes(self, operation: Operation, here: Identity) -> bool:
-        sight = await self._lookout.look(here.application)
-        return sight.traces(operation.session.session_id, operation.operation_id).computes
+        sight = await self._lookout.look(here.application, [operation])
+        return sight.traces(operation).computes

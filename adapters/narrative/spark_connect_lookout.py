@@ -15,17 +15,31 @@ sees to both:
 * The UI learns of jobs by events, in the order in which Spark's scheduler took the jobs up, and a busy driver is late
   with them. So the look begins a job of its own, the marker, and counts once that is shown: what was submitted before
   it is shown as well then.
+
+And the UI forgets what ended long ago (``spark.ui.retainedJobs``, ``spark.ui.retainedStages``), of which a task may be
+left that overlooks its end. Where that may have become of an operation that is asked about, the executors' threads are
+looked at as well: each that runs a task has its stage in its name. Stages that are of no job that is shown afterwards
+may be the operation's.
+
+All this is dear: two dumps of the driver's threads at least, and a job. So it is first seen whether the UI shows that
+what is asked about goes on: that needs no proof.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Collection
+from itertools import chain
 from uuid import uuid4
 
 from adapters.narrative.spark_connect_errors import LineError
 from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_names import Operation
-from adapters.narrative.spark_connect_ui import POOLS, Sight, Threads, Ui
+from adapters.narrative.spark_connect_sight import Sight
+from adapters.narrative.spark_connect_threads import POOLS, Threads
+from adapters.narrative.spark_connect_ui import Ui
 from control_plane.jobs import Waiting
+
+Asked = list[Collection[Operation]]  #: one for each who asks
 
 MARKER = "SELECT id FROM range(1)"
 TAG = "countermand-look"  #: of no job
@@ -44,20 +58,27 @@ class Lookout:
         self._line = line
         self._ui = ui
         self._timeout_seconds = timeout_seconds
-        self._next: dict[str, asyncio.Task[Sight]] = {}  #: by application: the look that has yet to begin
+        self._next: dict[str, tuple[asyncio.Task[Sight], Asked]] = {}  #: by application: what has yet to begin
         self._looks: set[asyncio.Task[Sight]] = set()
         self._turn = asyncio.Lock()
 
-    async def look(self, application: str) -> Sight:
-        """What the web UI shows of all that an operation which has ended before can have begun, or still begin.
+    async def look(self, application: str, of: Collection[Operation]) -> Sight:
+        """What the web UI shows of all that these operations, if they have ended before, can have begun or still begin.
+
+        Where it shows that each of them goes on: what it shows of them. Of others the sight proves nothing; with none,
+        it is what an operation which has ended can have begun, unless that is forgotten.
 
         Raises LineError where the UI does not answer, or does not show that much in time.
         """
         if application not in self._next:
-            look = self._next[application] = asyncio.create_task(self._in_turn(application))
+            asked: Asked = []
+            look = asyncio.create_task(self._in_turn(application, asked))
+            self._next[application] = look, asked
             self._looks.add(look)
             look.add_done_callback(self._forget)
-        return await asyncio.shield(self._next[application])
+        look, asked = self._next[application]
+        asked.append(of)
+        return await asyncio.shield(look)
 
     async def aclose(self) -> None:
         """Give up what is under way."""
@@ -66,27 +87,37 @@ class Lookout:
         if self._looks:
             await asyncio.wait(set(self._looks))
 
-    async def _in_turn(self, application: str) -> Sight:
+    async def _in_turn(self, application: str, asked: Asked) -> Sight:
         async with self._turn:
             del self._next[application]  # whoever asks from now on has seen something that this look may miss
-            return await self._look(application)
+            return await self._look(application, asked)
 
     def _forget(self, look: asyncio.Task[Sight]) -> None:
         self._looks.discard(look)
         if not look.cancelled():
             look.exception()  # nobody may be left to hear of it
 
-    async def _look(self, application: str) -> Sight:
+    async def _look(self, application: str, asked: Asked) -> Sight:
         try:
             async with asyncio.timeout(self._timeout_seconds):
+                sight = await self._ui.look(application)
+                if all(of and all(sight.traces(operation).are_shown for operation in of) for of in asked):
+                    return sight
                 await self._line.identity()  # sees that the session is there
-                moments = [await self._ui.threads(application) for _ in range(HANDED_OVER + 1)]
-                if any(threads.busy for threads in moments):
-                    return await self._look_past_what_is_prepared(application)
-                return await self._look_past_a_marker(application)  # nor can anything stand in line
+                sight = await self._look_past_the_driver(application)
+                if any(sight.may_lack(operation) for operation in chain.from_iterable(asked)):
+                    tasks = await self._ui.tasks(application)
+                    return sight.with_tasks(tasks, await self._look_past_a_marker(application))
+                return sight
         except TimeoutError as error:
             detail = f"the driver, or its web UI, is behind by {self._timeout_seconds:g} s: what is not shown may run"
             raise LineError(Waiting.PLANE_SILENT, detail) from error
+
+    async def _look_past_the_driver(self, application: str) -> Sight:
+        moments = [await self._ui.threads(application) for _ in range(HANDED_OVER + 1)]
+        if any(threads.busy for threads in moments):
+            return await self._look_past_what_is_prepared(application)
+        return await self._look_past_a_marker(application)  # nor can anything stand in line
 
     async def _look_past_what_is_prepared(self, application: str) -> Sight:
         earlier, sizes = await self._ui.look(application), await self._pool_sizes()

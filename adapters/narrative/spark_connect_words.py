@@ -1,13 +1,13 @@
 """What a Connect server says of an operation, and what may be concluded from it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from msgspec import structs
 
 from adapters.base import ENDED, Run, RunStatus
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Operation, is_uuid, session_of
-from adapters.narrative.spark_connect_ui import Sight
+from adapters.narrative.spark_connect_sight import Sight, Traces
 from control_plane.jobs import Handle
 
 STATUSES = {
@@ -32,6 +32,11 @@ def operation_named(run: Run, user: str) -> Operation | None:
     if run.owner is not None:
         return Operation.named(run.handle.run_id)
     return Operation(session_of(user, run.tag), run.handle.run_id) if is_uuid(run.handle.run_id) else None
+
+
+def operations_named(runs: Iterable[Run], user: str) -> list[Operation]:
+    """Those of the runs whose names are an operation's."""
+    return [operation for run in runs if (operation := operation_named(run, user)) is not None]
 
 
 def have_ended(states: Mapping[str, str]) -> bool:
@@ -61,8 +66,8 @@ class Outliving:
     def goes_on(self, operation: Operation, sight: Sight) -> bool:
         """Whether this one does, or did when it was last shown."""
         name = (operation.session.session_id, operation.operation_id)
-        traces = sight.traces(*name)
-        if traces.active_tasks or traces.running_jobs:
+        traces = sight.traces(operation)
+        if traces.are_shown:
             self._names.add(name)
         elif sight.shows_job_of(operation):
             self._names.discard(name)
@@ -74,9 +79,15 @@ def looked_at(run: Run, sight: Sight, user: str, outliving: Outliving) -> Run:
     operation = operation_named(run, user)
     if operation is None or not wants_a_look(run):
         return run
-    traces = sight.traces(operation.session.session_id, operation.operation_id)
+    traces = sight.traces(operation)
     goes_on = outliving.goes_on(operation, sight)
     if goes_on or (is_gone(run) and traces.unfinished):
-        word = f"{run.word}, {traces.active_tasks} tasks active" if goes_on else f"{run.word}, not finished"
+        word = f"{run.word}, {_what_goes_on(traces)}" if goes_on else f"{run.word}, not finished"
         return structs.replace(run, status=RunStatus.ACTIVE, word=word, ended_at=None)
     return structs.replace(run, ended_at=traces.ended_at if run.status in ENDED else None)
+
+
+def _what_goes_on(traces: Traces) -> str:
+    if traces.forgotten and not traces.active_tasks:
+        return "and tasks run of jobs that its web UI has forgotten (spark.ui.retainedJobs)"
+    return f"{traces.active_tasks} tasks active"

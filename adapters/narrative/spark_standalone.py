@@ -17,7 +17,14 @@ from msgspec import structs
 
 from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
 from adapters.narrative.spark_outputs import Outputs
-from adapters.narrative.spark_standalone_line import DRIVER_ID, ENGINE, LOOK_AGAIN_SECONDS, Fate, MasterError, MasterLine
+from adapters.narrative.spark_standalone_line import (
+    DRIVER_ID,
+    ENGINE,
+    LOOK_AGAIN_SECONDS,
+    Fate,
+    MasterError,
+    MasterLine,
+)
 from adapters.narrative.spark_standalone_scripts import Scripts, State, job_of
 from adapters.registry import Surroundings
 from control_plane.errors import BadInput, EngineUnavailable

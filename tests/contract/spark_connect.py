@@ -109,7 +109,7 @@ class SparkConnectPlane:
         sight = await self.ui.look((await self.line.identity()).application)
         assert sight is not None
         names = sight.operations(session.session_id)
-        return sum(sight.traces(session.session_id, name).active_tasks for name in names)
+        return sum(sight.traces(Operation(session, name)).active_tasks for name in names)
 
     async def task_threads(self, work: Work, *, inside: str = RUNS_A_TASK) -> list[str]:
         """The names of the server's threads that run tasks of the job, and are *inside* of this."""

@@ -9,7 +9,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -48,6 +48,7 @@ LOOK_ANEW_SECONDS = 2.0  #: which start of the server it is; jobs are claimed on
 RUNGS = (Rung.ASK, Rung.INSIST, Rung.FORCE)  #: of what is stopped again and again: the last one for good
 LOOK_SECONDS = 0.02  #: between two looks whether a submission has arrived
 LOOK_AT_MOST_SECONDS = 0.5
+LET_END_SECONDS = 0.5  #: for tasks to end after their operation has, before that is worth a word
 IDLE_AT_MOST_SECONDS = 15.0  #: between two looks whether it goes on: each is a job in the web UI's list, which is short
 LINGER_SECONDS = 900.0  #: so long an ended run's session is kept: a cancellation may still want its status
 
@@ -356,16 +357,19 @@ class SparkConnectEngine:
 
         Connect may have said before that it has ended.
         """
-        pause, application, outliving = LOOK_SECONDS, run.here.application, Outliving()
-        while True:
-            sight = await self._lost.outlast(partial(self._lookout.look, application))
-            traces = sight.traces(run.session.session_id, run.operation_id)
+        pause, application, outliving = LET_END_SECONDS, run.here.application, Outliving()
+        if run.closed:  # whoever cancels it looks as well: two looks at once delay each other, and the end
+            await self._clock.pause(LET_END_SECONDS)
+        for looks in count(1):
+            sight = await self._lost.outlast(partial(self._lookout.look, application, [run.operation]))
+            traces = sight.traces(run.operation)
             if not (outliving.goes_on(run.operation, sight) or traces.unfinished):
                 return
-            if pause == LOOK_SECONDS:
+            if looks == 2:
                 log.warning("run_goes_on", operation_id=run.operation_id, active_tasks=traces.active_tasks)
-            await self._ui.kill(application, run.session.session_id)
-            await asyncio.sleep(pause)
+            if looks >= 2:
+                await self._ui.kill(application, run.session.session_id)
+            await self._clock.pause(pause)
             pause = min(1.5 * pause, IDLE_AT_MOST_SECONDS)
 
     async def _conclude(self, run: ConnectRun, planned: Plan, said: Said, state: str, seconds: float) -> Ending:

@@ -20,11 +20,12 @@ from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import Operation, Server, Session, operation_of
 from adapters.narrative.spark_connect_sessions import Sessions
-from adapters.narrative.spark_connect_ui import Job, Sight, Ui
+from adapters.narrative.spark_connect_sight import Job, Sight
+from adapters.narrative.spark_connect_ui import Ui
 from adapters.narrative.spark_connect_words import Outliving
 from control_plane.jobs import Rung, Waiting
 from control_plane.work import Work
-from tests.contract.spark_connect import ENDLESS, TIMEOUT_SECONDS, USER, SparkConnectPlane, connected
+from tests.contract.spark_connect import DEAF, ENDLESS, RUNS_A_TASK, TIMEOUT_SECONDS, USER, SparkConnectPlane, connected
 from tests.narrative import PLANE
 from tests.spark import ConnectServer
 from workers.judgement import LADDER
@@ -167,7 +168,7 @@ async def test_a_job_that_is_submitted_after_its_operation_was_cancelled_is_seen
             work = plane.work()
             await cancel_while_it_is_prepared(plane, work)
 
-            sight = await Lookout(plane.line, plane.ui, timeout_seconds=TIMEOUT_SECONDS).look(application)
+            sight = await Lookout(plane.line, plane.ui, timeout_seconds=TIMEOUT_SECONDS).look(application, [])
 
             seen = len(sight.running(plane.session(work).session_id))
             assert await running_jobs(plane, work) == seen
@@ -188,7 +189,7 @@ async def test_a_check_whose_query_is_not_seen_stopped_in_time_says_so_and_leave
         with pytest.raises(LineError, match=rf"did not stop a query within {within_seconds:g} s$") as late:
             await drill.run(prefix=prefix, within_seconds=within_seconds)
 
-        sight = await lookout.look(application)
+        sight = await lookout.look(application, [])
         await lookout.aclose()
         await ui.aclose()
     assert late.value.trouble.waiting is Waiting.STILL_RUNNING
@@ -205,7 +206,7 @@ async def test_a_look_counts_only_once_it_shows_what_had_been_submitted_before_i
         ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
         await plane.start(work)
 
-        sight = await Lookout(plane.line, ui, timeout_seconds=TIMEOUT_SECONDS).look(application)
+        sight = await Lookout(plane.line, ui, timeout_seconds=TIMEOUT_SECONDS).look(application, [])
 
         await ui.aclose()
     assert curtain.looks_until_drawn == 0
@@ -221,12 +222,12 @@ async def test_looks_that_are_asked_for_together_are_one_and_not_the_one_that_wa
         curtain.hang(application, looks=sys.maxsize)
         ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
         lookout = Lookout(plane.line, ui, timeout_seconds=TIMEOUT_SECONDS)
-        early = asyncio.create_task(lookout.look(application))
+        early = asyncio.create_task(lookout.look(application, []))
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while curtain.looks_until_drawn == sys.maxsize:  # noqa: ASYNC110  it comes true in another thread
                 await asyncio.sleep(0.005)
         await plane.start(work)
-        late = [asyncio.create_task(lookout.look(application)) for _ in range(20)]
+        late = [asyncio.create_task(lookout.look(application, [])) for _ in range(20)]
         await asyncio.sleep(0)
         curtain.looks_until_drawn = 0
 
@@ -245,7 +246,7 @@ async def test_a_look_does_not_wait_for_the_end_of_what_others_run(shared_cluste
     assert (await plane.ui.threads(application)).busy
 
     await plane.start(work)
-    sight = await Lookout(plane.line, plane.ui, timeout_seconds=TIMEOUT_SECONDS).look(application)
+    sight = await Lookout(plane.line, plane.ui, timeout_seconds=TIMEOUT_SECONDS).look(application, [])
 
     assert len(sight.running(plane.session(work).session_id)) == 1
 
@@ -264,7 +265,7 @@ async def test_what_stands_in_line_for_a_thread_of_the_driver_has_not_ended(tmp_
             operation = Operation(plane.session(work), operation_of(work.tag))
             await line.touch(operation.session)
             waiting = asyncio.create_task(plane.exhaust(operation, WITH_SUBQUERY, tag=work.tag))
-            while await subqueries_waited_for(plane) < 2:  # noqa: ASYNC110
+            while await threads_inside(plane, "SubqueryExec.executeCollect(") < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             await line.interrupt(operation.session, tag=work.tag)
             await waiting
@@ -282,12 +283,12 @@ async def test_what_stands_in_line_for_a_thread_of_the_driver_has_not_ended(tmp_
             assert await running_jobs(plane, work) == 0
 
 
-async def subqueries_waited_for(plane: SparkConnectPlane) -> int:
-    """How many threads of the driver wait for one."""
+async def threads_inside(plane: SparkConnectPlane, call: str) -> int:
+    """How many threads of the driver are, which runs tasks as well."""
     url = f"{plane.server.ui_url}/api/v1/applications/{await application_of(plane)}/executors/driver/threads"
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
         threads = (await client.get(url)).raise_for_status().json()
-    return sum("SubqueryExec.executeCollect(" in str(one["stackTrace"]) for one in threads)
+    return sum(call in str(one["stackTrace"]) for one in threads)
 
 
 async def test_a_job_that_ends_during_a_look_counts_as_running_where_a_thread_may_have_waited_for_it() -> None:
@@ -302,12 +303,39 @@ async def test_what_was_seen_to_go_on_has_not_ended_when_the_web_ui_forgets_its_
     tags = [
         f"SparkConnect_OperationTag_User_{USER}_Session_{operation.session.session_id}_Operation_{operation.operation_id}"
     ]
-    failed = Job(1, tags, [1], status="FAILED")
+    failed = Job(0, tags, [1], status="FAILED")
     outliving = Outliving()
 
     looks = [Sight((failed,), {1: 1}), Sight((), {}), Sight((failed,), {1: 0}), Sight((), {})]
 
     assert [outliving.goes_on(operation, sight) for sight in looks] == [True, True, False, False]
+
+
+async def test_a_task_that_outlives_a_job_which_the_web_ui_has_forgotten_keeps_its_run_active(tmp_path: Path) -> None:
+    """Whoever has not seen it before has the threads that run tasks alone to tell."""
+    (warehouse := tmp_path / "warehouse").mkdir()
+    few = {"spark__ui__retainedJobs": "5", "spark__ui__retainedStages": "5"}
+    with ConnectServer.start(tmp_path / "server", **few) as server:
+        async with connected(server, warehouse) as plane:
+            work, application = plane.work(), await application_of(plane)
+            operation = Operation(plane.session(work), operation_of(work.tag))
+            await plane.line.touch(operation.session)
+            deaf = asyncio.create_task(plane.exhaust(operation, DEAF, tag=work.tag))
+            while not await threads_inside(plane, "GeneratedIterator"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await plane.line.interrupt(operation.session, tag=work.tag)
+            await deaf
+            while (await plane.ui.look(application)).shows_job_of(operation):
+                await plane.exhaust(Operation(Session("dbt", str(uuid4())), str(uuid4())), "SELECT 1", tag="elsewhere")
+
+            [run] = (await plane.adapter.find([work]))[work.job_id].runs
+            assert (run.status, await threads_inside(plane, RUNS_A_TASK)) == (RunStatus.ACTIVE, 1)
+            assert run.word.startswith("CANCELLED, and tasks run of jobs that its web UI has forgotten")
+
+            while run.status is RunStatus.ACTIVE:
+                [run] = (await plane.adapter.find([work]))[work.job_id].runs
+            assert run.status is RunStatus.STOPPED
+            assert await threads_inside(plane, RUNS_A_TASK) == 0
 
 
 async def test_a_web_ui_that_stays_behind_is_silence(shared_cluster: SparkConnectPlane) -> None:
@@ -317,7 +345,7 @@ async def test_a_web_ui_that_stays_behind_is_silence(shared_cluster: SparkConnec
         ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
 
         with pytest.raises(LineError) as behind:
-            await Lookout(plane.line, ui, timeout_seconds=1.0).look(application)
+            await Lookout(plane.line, ui, timeout_seconds=1.0).look(application, [])
 
         await ui.aclose()
     assert behind.value.trouble.waiting is Waiting.PLANE_SILENT

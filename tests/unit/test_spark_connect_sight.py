@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from adapters.base import Run, RunStatus
-from adapters.narrative.spark_connect_names import Identity, operation_of, session_of
+from adapters.narrative.spark_connect_names import Identity, Operation, operation_of, session_of
 from adapters.narrative.spark_connect_sessions import gone
-from adapters.narrative.spark_connect_ui import Job, Sight, Stage, active_tasks, moment
+from adapters.narrative.spark_connect_sight import Job, Sight, Stage, active_tasks, moment
+from adapters.narrative.spark_connect_threads import Thread, tasks
 from adapters.narrative.spark_connect_words import Outliving, looked_at, run_of
 
 HERE = Identity("local-1764367000000", "countermand")
@@ -28,7 +29,7 @@ def sight(*, job: str, stage: str, tasks: int, session_id: str = SESSION) -> Sig
     name = f"User_countermand_Session_{session_id}"
     documents: list[dict[str, Any]] = [
         {
-            "jobId": 4,
+            "jobId": 0,
             "stageIds": [3],
             "jobTags": [
                 f"SparkConnect_OperationTag_{name}_Operation_{OPERATION}",
@@ -103,3 +104,76 @@ def test_a_tag_is_shown_while_something_of_it_runs(job: str, stage: str, tasks: 
 
     assert seen.tagged(f"countermand:tests:{UUID(int=5)}:") == ({(SESSION, TAG)} if shown else set())
     assert seen.tagged(f"countermand:tests:{UUID(int=6)}:") == set()
+
+
+# --- what the web UI has forgotten
+
+NAME = Operation(session_of(HERE.user, TAG), OPERATION)
+
+
+def later_job(number: int, *, stages: list[int] = [], ended_at: str = ENDED_AT) -> Job:  # noqa: B006  read only
+    return Job(number, [], stages, "SUCCEEDED", ended_at)
+
+
+def cut(**known: Any) -> Sight:
+    """The UI once the job has fallen out of its list."""
+    return Sight((later_job(8, stages=[8]), later_job(7, stages=[7])), {7: 0, 8: 0}, **known)
+
+
+def began(text: str) -> dict[tuple[str, str], datetime]:
+    return {(SESSION, OPERATION): moment(text)}
+
+
+def test_a_run_that_began_before_the_oldest_end_that_is_shown_may_go_on_unseen() -> None:
+    early = cut(began=began("2026-11-28T22:14:52.811GMT"))
+    late = cut(began=began("2026-11-28T22:14:52.812GMT"))
+    unheard_of = cut()
+
+    statuses = [looked_at(said("CANCELLED"), seen, HERE.user, Outliving()).status for seen in (early, late, unheard_of)]
+
+    assert statuses == [RunStatus.ACTIVE, RunStatus.STOPPED, RunStatus.ACTIVE]
+
+
+def test_a_list_that_shows_no_end_says_nothing_of_what_is_forgotten() -> None:
+    running = Job(8, [], [8], "RUNNING")
+
+    assert Sight((running,), {8: 1}, began=began(ENDED_AT)).may_lack(NAME)
+
+
+def test_of_a_list_that_is_whole_nothing_is_forgotten() -> None:
+    assert not Sight((later_job(1), later_job(0)), {}).may_lack(NAME)
+    assert not Sight((), {}).may_lack(NAME)
+
+
+def test_a_job_of_which_a_stage_is_forgotten_may_have_a_task_left() -> None:
+    shown = sight(job="FAILED", stage="FAILED", tasks=0)._replace(active={})
+
+    seen = looked_at(said("CANCELLED"), shown, HERE.user, Outliving())
+    tried = looked_at(said("CANCELLED"), shown.with_tasks({3: 1}, shown), HERE.user, Outliving())
+    over = looked_at(said("CANCELLED"), shown.with_tasks({}, shown), HERE.user, Outliving())
+
+    assert [run.status for run in (seen, tried, over)] == [RunStatus.ACTIVE, RunStatus.ACTIVE, RunStatus.STOPPED]
+    assert tried.word == "CANCELLED, 1 tasks active"
+
+
+@pytest.mark.parametrize(
+    ("running", "status"), [({5: 1}, RunStatus.ACTIVE), ({8: 2, 9: 1}, RunStatus.STOPPED), ({}, RunStatus.STOPPED)]
+)
+def test_only_tasks_of_no_job_that_is_shown_may_be_a_forgotten_ones(running: dict[int, int], status: RunStatus) -> None:
+    later = cut()._replace(jobs=(later_job(9, stages=[9]), *cut().jobs))
+
+    seen = looked_at(said("CANCELLED"), cut().with_tasks(running, later), HERE.user, Outliving())
+
+    assert seen.status is status
+
+
+def test_a_thread_tells_the_stage_of_the_task_that_it_runs_and_one_that_waits_for_the_next_none() -> None:
+    """As Spark 4.3.0 names them: one that waits keeps the name of its last."""
+    name = "Executor task launch worker for task 2.0 in stage 13.1 (TID 37)"
+    told = [(name, "spark.executor.Executor$TaskRunner.run"), (name, "ThreadPoolExecutor.getTask"), ("broadcast-0", "")]
+    documents = [
+        {"threadId": number, "threadName": name, "stackTrace": {"elems": [call]}}
+        for number, (name, call) in enumerate(told)
+    ]
+
+    assert tasks(msgspec.convert(documents, list[Thread])) == {13: 1}
