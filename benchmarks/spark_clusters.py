@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import psutil
 
-from adapters.narrative.spark_connect_ui import Job, Sight, Stage, active_tasks
+from adapters.narrative.spark_connect_sight import Job, Sight, Stage, active_tasks
 from adapters.narrative.spark_warehouse import Kind, Warehouse
 from benchmarks.ground import Ground
 from benchmarks.plane import Plane
