@@ -54,6 +54,7 @@ Answer = TypeVar("Answer")
 
 AT_ONCE = 50  #: calls under way together
 OPTIONS = ("server", "user", "ui_url", "warehouse")
+LOOK_AGAIN_SECONDS = 0.05  #: a look has the web UI tell of every job and stage that it knows
 HOW_NAMED = "work that was started elsewhere is named <user>/<session>/<operation>"
 
 
@@ -158,19 +159,18 @@ class SparkConnectAdapter:
         return structs.replace(run, status=STATUSES.get(state, RunStatus.GONE), word=state, ended_at=None)
 
     async def _looked_at(self, works: Sequence[Work], listings: Sequence[Listing], here: Identity) -> list[Listing]:
-        """The same as the web UI lets it stand; Connect's word alone proves no end."""
-        pairs = list(zip(works, listings, strict=True))
-        if not any(self._wants_a_look(work, listing, here) for work, listing in pairs):
-            return list(listings)
-        ended_here = [work.tag for work in works if self._sessions.was_ended_here(work.tag, here)]
-        own = [Operation(session_of(here.user, tag), operation_of(tag)) for tag in ended_here]
-        doubtful = [run for listing in listings for run in listing.runs if wants_a_look(run)]
-        sight = await self._lookout.look(here.application, [*operations_named(doubtful, here.user), *own])
-        return [self._as_seen(work, listing, sight, here) for work, listing in pairs]
+        """The same as the web UI lets it stand; Connect's word alone proves no end.
 
-    def _wants_a_look(self, work: Work, listing: Listing, here: Identity) -> bool:
-        """Also where nothing ran when the session was ended: something may have begun in between."""
-        return any(map(wants_a_look, listing.runs)) or self._sessions.was_ended_here(work.tag, here)
+        Also where nothing ran when the session was ended: something may have begun in between.
+        """
+        doubtful = [run for listing in listings for run in listing.runs if wants_a_look(run)]
+        ended_here = [work.tag for work in works if self._sessions.was_ended_here(work.tag, here)]
+        asked = operations_named(doubtful, here.user)
+        asked += [Operation(session_of(here.user, tag), operation_of(tag)) for tag in ended_here]
+        if not asked:
+            return list(listings)
+        sight = await self._lookout.look(here.application, asked)
+        return [self._as_seen(work, listing, sight, here) for work, listing in zip(works, listings, strict=True)]
 
     def _as_seen(self, work: Work, listing: Listing, sight: Sight, here: Identity) -> Listing:
         known = [looked_at(run, sight, here.user, self._outliving) for run in listing.runs]
@@ -179,7 +179,7 @@ class SparkConnectAdapter:
             unknown = sorted(traced - {run.handle.run_id for run in known})
             late = (gone(work.job_id, work.tag, name, SESSION_CLOSED, here) for name in unknown)
             known += [looked_at(run, sight, here.user, self._outliving) for run in late]
-        return structs.replace(listing, runs=tuple(known))
+        return structs.replace(listing, runs=tuple(known), again_seconds=LOOK_AGAIN_SECONDS)
 
     async def running(self) -> Listing:
         """Every run of the plane's jobs that computes, as the web UI shows it; what is being planned it does not."""
