@@ -205,15 +205,19 @@ class SparkStandaloneAdapter:
     # --- itself
 
     async def check(self) -> Check:
-        """Whether the master takes orders to kill, tried on no driver at all, and the warehouse can be written."""
+        """Whether the master takes orders to kill, tried on no driver at all, and the warehouse can be written.
+
+        Its web UI is looked at where it is known: without it no cancellation would be settled.
+        """
         began = monotonic()
         try:
             version = await self._line.try_orders()
+            shown = ", its web UI shows applications" if await self._line.try_ui() else ""
             await self._scripts.name()
             await self._outputs.prepare()
         except EngineUnavailable as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
-        detail = f"{self._line.url} takes orders as a Spark {version} master, and its warehouse can be written"
+        detail = f"{self._line.url} takes orders as a Spark {version} master{shown}, and its warehouse can be written"
         return Check(ok=True, detail=detail, seconds=monotonic() - began)
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.base import RunStatus, Trouble
+from adapters.narrative.spark_standalone_places import Place, master_ui, rest_server, worker_ui
 from control_plane.errors import EngineUnavailable
 from control_plane.jobs import Waiting
 
@@ -31,6 +32,7 @@ AT_ONCE = 16  #: calls under way at the same time
 NOBODY = "driver-of-nobody"  #: the name of no driver: the master's are made of a time and a number
 #: Answers after which the master has created nothing; 468: it does not speak this version of the protocol.
 REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 468})
+OF_THE_REQUEST = frozenset({400, 413})  #: what was sent is wrong, and not where it was sent
 STATUSES = {
     "SUBMITTED": RunStatus.ACTIVE,  # it waits for a worker with room
     "RUNNING": RunStatus.ACTIVE,
@@ -119,6 +121,12 @@ class Applications(Struct):
     activeapps: list[Application]
 
 
+class Leading(Struct):
+    """The master's web UI, ``/json/status``."""
+
+    status: str
+
+
 class Worker(Struct):
     """A worker that the master knows, and where its own web UI is."""
 
@@ -159,8 +167,8 @@ class MasterLine:
     def __init__(
         self, master_url: str, *, timeout_seconds: float, ui_url: str | None = None, token: str | None = None
     ) -> None:
-        self.url = master_url.rstrip("/")
-        self._ui_url = ui_url and ui_url.rstrip("/")
+        self._master = rest_server(master_url)
+        self._ui = master_ui(ui_url) if ui_url else None
         self._timeout_seconds = timeout_seconds
         self._free = asyncio.Semaphore(AT_ONCE)
         # A connection for each call: over a kept one a submission that was never sent looks like one without an answer.
@@ -169,6 +177,11 @@ class MasterLine:
         )
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._client = httpx.AsyncClient(transport=transport, headers=headers, timeout=None)  # noqa: S113  bounded as a whole, below
+
+    @property
+    def url(self) -> str:
+        """Of the master's REST server."""
+        return self._master.url
 
     async def submit(self, submission: Mapping[str, Any]) -> str:
         """Have a driver created; answers its id. Raises MasterError, which says whether one may exist all the same."""
@@ -208,18 +221,18 @@ class MasterLine:
         One whose driver has ended may still have executors. A master that was started again does not know of those:
         *on_workers*, each worker is asked as well.
         """
-        if self._ui_url is None:
+        if self._ui is None:
             return frozenset()
-        known = (await self._look(f"{self._ui_url}/json/activeapps", Applications)).activeapps
-        return frozenset(app.name for app in known).union(await self._with_executors() if on_workers else ())
+        known = (await self._look(self._ui, "/json/activeapps", Applications)).activeapps
+        return frozenset(app.name for app in known).union(await self._with_executors(self._ui) if on_workers else ())
 
-    async def _with_executors(self) -> set[str]:
+    async def _with_executors(self, ui: Place) -> set[str]:
         """The names of the applications of which a worker that the master has runs executors."""
-        workers = (await self._look(f"{self._ui_url}/json/workers", Workers)).workers
+        workers = (await self._look(ui, "/json/workers", Workers)).workers
         try:
             async with asyncio.TaskGroup() as group:
                 asked = [
-                    group.create_task(self._look(f"{worker.webuiaddress.rstrip('/')}/json/", Executors))
+                    group.create_task(self._look(worker_ui(worker.webuiaddress), "/json/", Executors))
                     for worker in workers
                     if worker.state == "ALIVE"
                 ]
@@ -227,11 +240,8 @@ class MasterLine:
             raise failed.exceptions[0] from failed
         return {executor.appdesc.name for told in asked for executor in told.result().executors}
 
-    async def _look(self, url: str, kind: type[Kind]) -> Kind:
-        response = await self._send("GET", url)
-        if response.status_code != httpx.codes.OK:
-            raise self._rejection(response)
-        return self._decoded(response, kind)
+    async def _look(self, ui: Place, path: str, kind: type[Kind]) -> Kind:
+        return _decoded(await self._send("GET", ui, path), kind, ui)
 
     async def try_orders(self) -> str:
         """Kill a driver that does not exist, which shows whether orders are taken here; answers the Spark's version.
@@ -244,53 +254,72 @@ class MasterLine:
             raise MasterError(Waiting.PLANE_SILENT, self._said(message))
         return told.server_spark_version or "unknown"
 
+    async def try_ui(self) -> bool:
+        """Whether the web UI is known here, and shows what it is asked for; a master that does not lead shows none.
+
+        Raises MasterError where it does not.
+        """
+        if self._ui is None:
+            return False
+        status = (await self._look(self._ui, "/json/status", Leading)).status
+        if status != "ALIVE":
+            detail = f"{self._ui} is that of a master which does not lead ({status}), and shows no applications"
+            raise MasterError(Waiting.PLANE_SILENT, detail)
+        await self.active_applications()
+        return True
+
     async def aclose(self) -> None:
         """Let go of connections."""
         await self._client.aclose()
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[Told, datetime | None]:
-        response = await self._send(method, self.url + path, body)
-        if response.status_code != httpx.codes.OK:
-            raise self._rejection(response)
-        return self._decoded(response, Told), _told_at(response)
+        response = await self._send(method, self._master, path, body)
+        return _decoded(response, Told, self._master), _told_at(response)
 
-    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+    async def _send(
+        self, method: str, place: Place, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        """The answer, if it is a good one."""
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"content-type": "application/json;charset=utf-8"}
         try:
             async with self._free, asyncio.timeout(self._timeout_seconds):
-                return await self._client.request(method, url, content=content, headers=headers)
+                response = await self._client.request(method, place.url + path, content=content, headers=headers)
         except TimeoutError as error:
-            detail = f"the Spark master at {self.url} did not answer within {self._timeout_seconds:g} s"
+            detail = f"{place} did not answer within {self._timeout_seconds:g} s"
             raise MasterError(Waiting.PLANE_SILENT, detail) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             nothing_sent = isinstance(error, httpx.ConnectError | httpx.InvalidURL | httpx.UnsupportedProtocol)
-            why = str(error) or type(error).__name__
-            remedy = "master_url in [spark] has to be where its log says that its REST server was started"
-            detail = f"the Spark master at {self.url} cannot be reached: {why}; {remedy}"
+            detail = f"{place} cannot be reached: {str(error) or type(error).__name__}; {place.remedy}"
             raise MasterError(Waiting.PLANE_SILENT, detail, nothing_sent=nothing_sent) from error
-
-    def _decoded(self, response: httpx.Response, kind: type[Kind]) -> Kind:
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except msgspec.DecodeError as error:
-            detail = self._said(f"something else than its protocol: {error}")
-            raise MasterError(Waiting.ADAPTER_ERROR, detail) from error
-
-    def _rejection(self, response: httpx.Response) -> MasterError:
-        status = response.status_code
-        detail = self._said(f"{status}: {_first_line(response)}")
-        match status:
-            case 401 | 403:
-                waiting = Waiting.NOT_PERMITTED
-            case _ if status < 500:
-                waiting = Waiting.ADAPTER_ERROR
-            case _:
-                waiting = Waiting.PLANE_SILENT
-        return MasterError(waiting, detail, refused=status in REFUSALS)
+        if response.status_code != httpx.codes.OK:
+            raise _rejection(response, place)
+        return response
 
     def _said(self, what: str | None) -> str:
-        return f"the Spark master at {self.url} answered {what or 'nothing'}"
+        return f"{self._master} answered {what or 'nothing'}"
+
+
+def _decoded(response: httpx.Response, kind: type[Kind], place: Place) -> Kind:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.DecodeError as error:
+        detail = f"{place} answered something else than its protocol: {error}; {place.remedy}"
+        raise MasterError(Waiting.ADAPTER_ERROR, detail) from error
+
+
+def _rejection(response: httpx.Response, place: Place) -> MasterError:
+    status = response.status_code
+    detail = f"{place} answered {status}: {_first_line(response)}"
+    match status:
+        case 401 | 403:
+            waiting = Waiting.NOT_PERMITTED
+        case _ if status < 500:
+            waiting = Waiting.ADAPTER_ERROR
+            detail += f"; {place.remedy}" if status not in OF_THE_REQUEST else ""
+        case _:
+            waiting = Waiting.PLANE_SILENT
+    return MasterError(waiting, detail, refused=status in REFUSALS)
 
 
 def _first_line(response: httpx.Response) -> str:

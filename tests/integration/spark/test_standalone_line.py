@@ -195,6 +195,60 @@ async def test_a_token_is_shown_to_the_master() -> None:
     assert b"bearer the-token" in server.requests[0].lower()
 
 
+HTML = answer("200 OK", "<!DOCTYPE html><html>", "text/html")
+NO_POST = answer("405 Method Not Allowed", "<html>", "text/html")
+#: As Spark 4.3.0's REST server answers whoever takes it for the web UI.
+NO_UI = answer("468 468", '{"message": "Unknown protocol version \'json\'.", "serverSparkVersion": "4.3.0"}')
+ALIVE = answer("200 OK", '{"status": "ALIVE"}')
+
+
+@pytest.mark.parametrize("act", [Act.DROP, HTML, NO_POST, answer("404 Not Found"), answer("302 Found")])
+async def test_where_no_rest_server_answers_the_setting_is_named_and_how_a_master_comes_to_have_one(
+    act: bytes | Act,
+) -> None:
+    with misbehaving(act) as server:
+        async with speaking_to(server.url) as line:
+            with pytest.raises(MasterError) as raised:
+                await line.try_orders()
+
+    assert raised.value.message.startswith(f"the Spark master at {server.url} ")
+    assert "master_url in [spark] has to be where" in raised.value.message
+    assert "port 6066 by default, and there is none without spark.master.rest.enabled=true" in raised.value.message
+
+
+async def test_what_is_wrong_with_a_submission_is_not_blamed_on_the_setting() -> None:
+    with misbehaving(answer("400 Bad Request", '{"message": "Malformed request"}')) as server:
+        async with speaking_to(server.url) as line:
+            with pytest.raises(MasterError) as raised:
+                await line.submit({})
+
+    assert raised.value.message == f"the Spark master at {server.url} answered 400: Malformed request"
+
+
+@pytest.mark.parametrize("act", [Act.DROP, HTML, NO_UI, answer("404 Not Found"), answer("302 Found")])
+async def test_where_no_web_ui_of_a_master_answers_its_own_setting_is_named(act: bytes | Act) -> None:
+    with misbehaving(act) as ui:
+        line = MasterLine(NOWHERE, timeout_seconds=PATIENCE_SECONDS, ui_url=ui.url)
+        with pytest.raises(MasterError) as raised:
+            await line.active_applications()
+        await line.aclose()
+
+    assert raised.value.message.startswith(f"the Spark master's web UI at {ui.url} ")
+    assert "master_ui_url in [spark] has to be where" in raised.value.message
+    assert "master_url" not in raised.value.message
+
+
+async def test_of_a_worker_that_cannot_be_asked_no_setting_is_named() -> None:
+    with misbehaving(answer("200 OK", APPS % ""), answer("200 OK", WORKERS % NOWHERE)) as ui:
+        line = MasterLine(NOWHERE, timeout_seconds=PATIENCE_SECONDS, ui_url=ui.url)
+        with pytest.raises(MasterError) as raised:
+            await line.active_applications(on_workers=True)
+        await line.aclose()
+
+    assert raised.value.message.startswith(f"the web UI of a Spark worker at {NOWHERE} cannot be reached")
+    assert "in [spark]" not in raised.value.message
+
+
 # --- the adapter
 
 
@@ -377,6 +431,18 @@ async def test_a_master_that_does_not_lead_cannot_be_cancelled_on(tmp_path: Path
     assert (standby.ok, leading.ok) == (False, True)
     assert "STANDBY" in standby.detail
     assert "Spark 4.3.0" in leading.detail
+
+
+async def test_a_check_looks_at_the_masters_web_ui_without_which_nothing_would_be_settled(tmp_path: Path) -> None:
+    standby = answer("200 OK", '{"status": "STANDBY"}')
+    with misbehaving(NOBODY) as master, misbehaving(HTML, standby, ALIVE, answer("200 OK", APPS % "")) as ui:
+        async with adapter_to(master, tmp_path, ui=ui) as adapter:
+            wrong, idle, right = [await adapter.check() for _ in range(3)]
+
+    assert [wrong.ok, idle.ok, right.ok] == [False, False, True]
+    assert "master_ui_url in [spark]" in wrong.detail
+    assert "does not lead (STANDBY)" in idle.detail
+    assert "its web UI shows applications" in right.detail
 
 
 # --- the engine
