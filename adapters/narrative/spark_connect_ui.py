@@ -75,7 +75,7 @@ class Ui:
         try:
             yield
         except (httpx.HTTPError, msgspec.DecodeError) as error:
-            detail = f"the web UI at {self._client.base_url} does not answer for {application}: {error!r}"
+            detail = unheard(str(self._client.base_url), application, error)
             raise LineError(Waiting.PLANE_SILENT, detail) from error
 
     async def _all(self, application: str, what: str, kind: type[Kind]) -> list[Kind]:
@@ -103,3 +103,22 @@ class Ui:
     async def aclose(self) -> None:
         """Let go of connections."""
         await self._client.aclose()
+
+
+def unheard(url: str, application: str, error: httpx.HTTPError | msgspec.DecodeError) -> str:
+    """Why the web UI told nothing, in one sentence; where it may be another server's, the setting that leads there."""
+    at = f"the web UI at {url.rstrip('/')}"
+    match error:
+        case httpx.TimeoutException():
+            return f"{at} did not answer in time"
+        case httpx.HTTPStatusError(response=response):
+            said = f"{at} answered {response.status_code}: {response.reason_phrase}".removesuffix(": ")
+            if response.is_server_error:
+                return said
+        case msgspec.DecodeError():
+            said = f"{at} answered something else than Spark's REST API"
+        case _:
+            said = f"{at} cannot be reached: {str(error) or type(error).__name__}"
+    remedy = "has to be where the log of the Connect server says that its SparkUI was started"
+    usual = "port 4040 by default, or the next that was free"
+    return f"{said}; ui_url in [spark] {remedy}, and shows {application} ({usual})"
