@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
+from typing import NamedTuple
 from uuid import uuid4
 
 from adapters.base import ENDED
@@ -21,6 +22,13 @@ PAUSE_SECONDS = 0.02
 LATE_SECONDS = 30.0  #: for what was not stopped in time: nobody else would stop it
 
 
+class Stopped(NamedTuple):
+    """Of a query nothing was left after *seconds*."""
+
+    seconds: float
+    in_time: bool
+
+
 class Drill:
     """Drills on one server, by what cancels there."""
 
@@ -31,18 +39,38 @@ class Drill:
         self._lookout = lookout
 
     async def run(self, *, prefix: str, within_seconds: float) -> str:
-        """What was found, in one sentence. In a session of its own, under a tag that is no job's. Raises LineError."""
+        """What was found, in one sentence. In sessions of its own, under tags that are no job's. Raises LineError.
+
+        A server that was late is asked once more: the first query after its start takes it seconds.
+        """
         here = await self._line.identity()
+        first = await self._stopped(prefix, here, within_seconds)
+        said = f"{here.application} stopped a query of {here.user} within"
+        if first.in_time:
+            return f"{said} {first.seconds:.2g} s"
+        second = await self._stopped(prefix, here, within_seconds)
+        if second.in_time:
+            return f"{said} {second.seconds:.2g} s (the first one after {first.seconds:.2g} s)"
+        detail = (
+            f"{self._line.server.address} stopped a query only after {first.seconds:.2g} s, and another after "
+            f"{second.seconds:.2g} s, and not within {within_seconds:g} s: it, or its web UI, is slow, not wrong; try "
+            "again, or raise call_timeout_seconds in [spark]"
+        )
+        raise LineError(Waiting.STILL_RUNNING, detail)
+
+    async def _stopped(self, prefix: str, here: Identity, within_seconds: float) -> Stopped:
+        """One query, begun and stopped. Raises LineError where it was not even late."""
         tag = f"{prefix}{uuid4()}:drill"
         operation = Operation(session_of(here.user, tag), operation_of(tag))
         async with self._running(operation, tag):
+            began = monotonic()
             seconds = await self._stop(operation, tag, here, within_seconds)
             if seconds is not None:
-                return f"{here.application} stopped a query of {here.user} within {seconds:.2g} s"
-            late = await self._stop(operation, tag, here, LATE_SECONDS)
-        detail = f"{self._line.server.address} did not stop a query within {within_seconds:g} s"
-        left = "" if late is not None else f"; it only counts, and may run on there as {operation.name}"
-        raise LineError(Waiting.STILL_RUNNING, detail + left)
+                return Stopped(seconds, in_time=True)
+            if await self._stop(operation, tag, here, LATE_SECONDS) is not None:
+                return Stopped(monotonic() - began, in_time=False)
+        detail = f"{self._line.server.address} did not stop a query within {within_seconds + LATE_SECONDS:g} s"
+        raise LineError(Waiting.STILL_RUNNING, f"{detail}; it only counts, and may run on there as {operation.name}")
 
     @asynccontextmanager
     async def _running(self, operation: Operation, tag: str) -> AsyncIterator[None]:
