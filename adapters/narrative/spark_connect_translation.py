@@ -21,6 +21,14 @@ SILENT = frozenset(
 )
 NOT_ALLOWED = frozenset({StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})
 DETAILS = "grpc-status-details-bin"
+#: What to set right, by what a wrong setting mostly ends with.
+REMEDIES = {
+    StatusCode.UNAVAILABLE: (
+        "; connect_url in [spark] has to be where the server's log says that it was started, port 15002 by default; "
+        "TLS is spoken with /;use_ssl=true, connect_token or connect_ca_file, and not otherwise"
+    ),
+    StatusCode.UNAUTHENTICATED: "; connect_token in [spark] has to be its token",
+}
 
 
 def translated(error: aio.AioRpcError, *, address: str, user: str) -> LineError:
@@ -28,12 +36,13 @@ def translated(error: aio.AioRpcError, *, address: str, user: str) -> LineError:
     code, said = error.code(), " ".join((error.details() or error.code().name).split())
     if (condition := condition_of(error)) is not None:
         return LineError(Waiting.ADAPTER_ERROR, f"{address} answered: {said}", condition)
+    remedy = REMEDIES.get(code, "")
     if code is StatusCode.DEADLINE_EXCEEDED:
         return LineError(Waiting.PLANE_SILENT, f"{address} did not answer in time")
     if code in SILENT:
-        return LineError(Waiting.PLANE_SILENT, f"{address} cannot be reached: {said}")
+        return LineError(Waiting.PLANE_SILENT, f"{address} cannot be reached: {said}{remedy}")
     if code in NOT_ALLOWED:
-        return LineError(Waiting.NOT_PERMITTED, f"{address} refused {user}: {said}")
+        return LineError(Waiting.NOT_PERMITTED, f"{address} refused {user}: {said}{remedy}")
     if code is StatusCode.UNIMPLEMENTED:
         return LineError(Waiting.ADAPTER_ERROR, f"{address} lacks what Spark Connect has since 4.2: {said}")
     return LineError(Waiting.ADAPTER_ERROR, f"{address} answered {code.name}: {said}")

@@ -314,6 +314,7 @@ def _rejection(response: httpx.Response, place: Place) -> MasterError:
     match status:
         case 401 | 403:
             waiting = Waiting.NOT_PERMITTED
+            detail += f"; {place.admission}" if place.admission else ""
         case _ if status < 500:
             waiting = Waiting.ADAPTER_ERROR
             detail += f"; {place.remedy}" if status not in OF_THE_REQUEST else ""

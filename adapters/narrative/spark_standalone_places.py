@@ -4,11 +4,15 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """A server of the cluster, and what to set right where something else, or nothing, answers in its place."""
+    """A server of the cluster, and what to set right where something else, or nothing, answers in its place.
+
+    *admission*: the same where it lets nobody in, for what is shown a token.
+    """
 
     name: str
     url: str
     remedy: str
+    admission: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} at {self.url}"
@@ -20,7 +24,8 @@ def rest_server(url: str) -> Place:
         "master_url in [spark] has to be where the master's log says that its REST server was started: port 6066 by "
         "default, and there is none without spark.master.rest.enabled=true"
     )
-    return Place("the Spark master", url.rstrip("/"), remedy)
+    admission = "master_token in [spark] has to be one that its filters take (spark.master.rest.filters)"
+    return Place("the Spark master", url.rstrip("/"), remedy, admission)
 
 
 def master_ui(url: str) -> Place:

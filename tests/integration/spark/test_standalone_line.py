@@ -216,6 +216,17 @@ async def test_where_no_rest_server_answers_the_setting_is_named_and_how_a_maste
     assert "port 6066 by default, and there is none without spark.master.rest.enabled=true" in raised.value.message
 
 
+@pytest.mark.parametrize("status_line", ["401 Unauthorized", "403 Forbidden"])
+async def test_a_master_that_takes_no_such_token_is_told_by_the_tokens_setting(status_line: str) -> None:
+    with misbehaving(answer(status_line)) as server:
+        async with speaking_to(server.url) as line:
+            with pytest.raises(MasterError) as raised:
+                await line.try_orders()
+
+    assert "master_token in [spark] has to be one that its filters take" in raised.value.message
+    assert "master_url" not in raised.value.message
+
+
 async def test_what_is_wrong_with_a_submission_is_not_blamed_on_the_setting() -> None:
     with misbehaving(answer("400 Bad Request", '{"message": "Malformed request"}')) as server:
         async with speaking_to(server.url) as line:
