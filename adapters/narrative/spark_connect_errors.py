@@ -29,6 +29,10 @@ class LineError(EngineUnavailable):
         return self.trouble.waiting is Waiting.PLANE_SILENT
 
 
+class BehindError(LineError):
+    """What the web UI shows may be too old: it is there, and late, so that a later look may tell."""
+
+
 async def answered(ask: Callable[[], Awaitable[Answer]], *conditions: str) -> Answer | str:
     """What was answered, or which of these conditions; every other error passes through."""
     try:

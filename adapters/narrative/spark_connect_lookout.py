@@ -31,7 +31,7 @@ from collections.abc import Collection
 from itertools import chain
 from uuid import uuid4
 
-from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_errors import BehindError, LineError
 from adapters.narrative.spark_connect_line import Line, reading
 from adapters.narrative.spark_connect_names import Operation
 from adapters.narrative.spark_connect_sight import Sight
@@ -68,7 +68,7 @@ class Lookout:
         Where it shows that each of them goes on: what it shows of them. Of others the sight proves nothing; with none,
         it is what an operation which has ended can have begun, unless that is forgotten.
 
-        Raises LineError where the UI does not answer, or does not show that much in time.
+        Raises LineError where the UI does not answer, and BehindError where it does not show that much in time.
         """
         if application not in self._next:
             asked: Asked = []
@@ -111,7 +111,7 @@ class Lookout:
                 return sight
         except TimeoutError as error:
             detail = f"the driver, or its web UI, is behind by {self._timeout_seconds:g} s: what is not shown may run"
-            raise LineError(Waiting.PLANE_SILENT, detail) from error
+            raise BehindError(Waiting.PLANE_SILENT, detail) from error
 
     async def _look_past_the_driver(self, application: str) -> Sight:
         moments = [await self._ui.threads(application) for _ in range(HANDED_OVER + 1)]

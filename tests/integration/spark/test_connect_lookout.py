@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from adapters.base import ENDED, RunStatus
 from adapters.narrative.spark_connect import SparkConnectAdapter
 from adapters.narrative.spark_connect_drill import Drill
-from adapters.narrative.spark_connect_errors import LineError
+from adapters.narrative.spark_connect_errors import BehindError, LineError
 from adapters.narrative.spark_connect_ladder import Ladder
 from adapters.narrative.spark_connect_lookout import Lookout
 from adapters.narrative.spark_connect_names import Operation, Server, Session, operation_of
@@ -176,28 +176,49 @@ async def test_a_job_that_is_submitted_after_its_operation_was_cancelled_is_seen
             await kill_jobs(plane, work)
 
 
-async def drilled(plane: SparkConnectPlane, prefix: str, *, late_looks: int, within_seconds: float) -> str:
+async def drilled(
+    plane: SparkConnectPlane,
+    prefix: str,
+    *,
+    late_looks: int,
+    within_seconds: float,
+    kind: type[Lookout] = Lookout,
+) -> str:
     """What a drill says to which the web UI shows nothing for so many looks; nothing of it is left running."""
     line, application = plane.line, await application_of(plane)
     with hung_before(plane.server.ui_url) as (url, curtain):
         curtain.hang(application, looks=late_looks)
         ui = Ui(url, timeout_seconds=TIMEOUT_SECONDS)
-        lookout = Lookout(line, ui, timeout_seconds=TIMEOUT_SECONDS)
+        lookout = kind(line, ui, timeout_seconds=TIMEOUT_SECONDS)
         try:
             drill = Drill(line, Sessions(line), Ladder(line, plane.ui), lookout)
             return await drill.run(prefix=prefix, within_seconds=within_seconds)
         finally:
-            assert (await lookout.look(application, [])).tagged(prefix) == set()
             await lookout.aclose()
+            sight = await Lookout(line, ui, timeout_seconds=TIMEOUT_SECONDS).look(application, [])
+            assert sight.tagged(prefix) == set()
             await ui.aclose()
 
 
+class LateLookout(Lookout):
+    """Its first two looks show too little in time."""
+
+    behind = 2
+
+    async def look(self, application: str, of: Collection[Operation]) -> Sight:
+        if self.behind > 0:
+            self.behind -= 1
+            raise BehindError(Waiting.PLANE_SILENT, "the driver, or its web UI, is behind")
+        return await super().look(application, of)
+
+
+@pytest.mark.parametrize("kind", [Lookout, LateLookout])
 async def test_a_check_whose_queries_are_seen_stopped_too_late_says_that_the_server_is_slow_and_leaves_none_running(
-    shared_cluster: SparkConnectPlane,
+    shared_cluster: SparkConnectPlane, kind: type[Lookout]
 ) -> None:
     slow = r"stopped a query only after [0-9.]+ s, and another after [0-9.]+ s, and not within 0 s: .* slow, not wrong"
     with pytest.raises(LineError, match=slow) as late:
-        await drilled(shared_cluster, f"{uuid4()}:", late_looks=10, within_seconds=0.0)
+        await drilled(shared_cluster, f"{uuid4()}:", late_looks=10, within_seconds=0.0, kind=kind)
 
     assert late.value.trouble.waiting is Waiting.STILL_RUNNING
 
@@ -206,7 +227,7 @@ async def test_a_server_that_stops_its_first_query_late_is_asked_to_stop_a_secon
     shared_cluster: SparkConnectPlane,
 ) -> None:
     """It has just started, say: then the first one takes it seconds, and the next ones do not."""
-    said = await drilled(shared_cluster, f"{uuid4()}:", late_looks=20, within_seconds=3.0)
+    said = await drilled(shared_cluster, f"{uuid4()}:", late_looks=32, within_seconds=10.0)
 
     assert re.search(r"stopped a query of \w+ within [0-9.]+ s \(the first one after [0-9.]+ s\)$", said)
 
