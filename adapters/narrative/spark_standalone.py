@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from msgspec import structs
@@ -40,10 +40,17 @@ NAMELESS = Trouble(Waiting.HANDLE_UNKNOWN, "a driver of it has begun that has no
 NO_DRIVER = Trouble(Waiting.HANDLE_UNKNOWN, "the handle is no driver's id: driver-20260131120000-0001")
 
 
+class Left(NamedTuple):
+    """The applications, by their tags, that may have executors still; or why that could not be seen."""
+
+    tags: frozenset[str] = frozenset()
+    silence: Trouble | None = None
+
+
 class SparkStandaloneAdapter:
     """The adapter of a plane's ``dedicated`` cluster. No call to the master lasts longer than *timeout_seconds*.
 
-    *ui_url* is the master's web UI: where it is known, a run has ended only once no executor of it is left either.
+    *ui_url* is the master's web UI: where it is known, a run has ended only once no worker has an executor of it.
     """
 
     engine = ENGINE
@@ -89,13 +96,14 @@ class SparkStandaloneAdapter:
         drivers = {work.job_id: _drivers_of(work, states.get(work.tag), here) for work in works}
         ended = frozenset(driver_id for state in states.values() for driver_id in state.ended)
         fates = await self._fates({driver_id for ids in drivers.values() for driver_id in ids}, ended)
-        left = await self._executors_left(fates)
+        named = {work.job_id: _unseen(work, drivers[work.job_id], here) for work in works}
+        left = await self._executors_left([run for runs in named.values() for run in runs], fates)
         listings: dict[UUID, Listing] = {}
         for work in works:
-            tag = work.tag if work.tracked is None else ""
-            handles = [Handle(ENGINE, here, driver_id) for driver_id in sorted(drivers[work.job_id])]
-            runs = tuple(_seen(Run(work.job_id, tag, handle, RunStatus.UNKNOWN), fates, left) for handle in handles)
+            runs = tuple(_seen(run, fates, left) for run in named[work.job_id])
             listing = _tracked_listing(runs, here) if work.tracked else _own_listing(runs, states[work.tag], here)
+            if left.silence is not None and any(fates[run.handle.run_id].run_status in ENDED for run in runs):
+                listing = Listing(runs, incarnation=here, trouble=left.silence)
             if silence is not None:
                 listing = Listing(runs, incarnation=here, trouble=silence)
             listings[work.job_id] = structs.replace(listing, again_seconds=LOOK_AGAIN_SECONDS)
@@ -108,8 +116,9 @@ class SparkStandaloneAdapter:
         here = await self._scripts.name()
         asked = [run for run in runs if _driver_of(run.handle, here) is not None]
         fates = await self._fates({run.handle.run_id for run in asked}, await self._ended(asked))
-        left = await self._executors_left(fates)
-        return {run.handle: _seen(run, fates, left) for run in asked if run.handle.run_id in fates}
+        known = [run for run in asked if run.handle.run_id in fates]
+        left = await self._executors_left(known, fates)
+        return {run.handle: _seen(run, fates, left) for run in known}
 
     async def running(self) -> Listing:
         """Every active run of the plane's jobs; complete where no driver can be missing."""
@@ -142,11 +151,16 @@ class SparkStandaloneAdapter:
             del self._ends[next(iter(self._ends))]
         return told | {driver_id: self._ends[driver_id] for driver_id in driver_ids if driver_id in self._ends}
 
-    async def _executors_left(self, fates: Mapping[str, Fate]) -> frozenset[str]:
-        """The tags of applications that may still have executors, as far as that can matter."""
-        if not any(fate.run_status in ENDED for fate in fates.values()):
-            return frozenset()
-        return await self._line.active_applications(on_workers=any(fate.is_by_log for fate in fates.values()))
+    async def _executors_left(self, runs: Sequence[Run], fates: Mapping[str, Fate]) -> Left:
+        """What is left of applications whose drivers have ended: those alone depend on it."""
+        ended = {run.tag: fate for run in runs if (fate := fates[run.handle.run_id]).run_status in ENDED}
+        if not ended:
+            return Left()
+        try:
+            at = await self._scripts.executors_at([tag for tag, fate in ended.items() if fate.is_by_log])
+            return Left(await self._line.with_executors(ended, at))
+        except EngineUnavailable as error:
+            return Left(silence=_trouble(error))
 
     # --- stopping and closing
 
@@ -266,13 +280,23 @@ def _drivers_of(work: Work, state: State | None, here: str) -> frozenset[str]:
     return known | ({named} if named is not None else frozenset())
 
 
-def _seen(run: Run, fates: Mapping[str, Fate], left: Collection[str]) -> Run:
-    """The run as the master tells of it now; *left*: the applications that may have executors still."""
+def _unseen(work: Work, drivers: Collection[str], here: str) -> tuple[Run, ...]:
+    """The job's runs before they were looked at."""
+    tag = work.tag if work.tracked is None else ""
+    handles = (Handle(ENGINE, here, driver_id) for driver_id in sorted(drivers))
+    return tuple(Run(work.job_id, tag, handle, RunStatus.UNKNOWN) for handle in handles)
+
+
+def _seen(run: Run, fates: Mapping[str, Fate], left: Left) -> Run:
+    """The run as the master tells of it now, and the workers of its executors."""
     fate = fates[run.handle.run_id]
     now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=None)
     if now.status not in ENDED:
         return now
-    if run.tag in left:  # tasks run on for a moment after the driver's end
+    if left.silence is not None:
+        word = f"{fate.word}, and whether executors of it are left is not known"
+        return structs.replace(now, status=RunStatus.UNKNOWN, word=word)
+    if run.tag in left.tags:  # tasks run on after the driver's end
         return structs.replace(now, status=RunStatus.ACTIVE, word=f"{fate.word}, and its executors are ending")
     return structs.replace(now, ended_at=fate.told_at)
 

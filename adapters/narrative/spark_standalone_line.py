@@ -161,7 +161,8 @@ class Executors(Struct):
 class MasterLine:
     """Calls to one master; none lasts longer than *timeout_seconds*, whatever the server does.
 
-    *ui_url* is its web UI, where that is known. *token* is sent as a bearer's (``spark.master.rest.filters``).
+    *ui_url* is its web UI, where that is known. *token* is sent as a bearer's (``spark.master.rest.filters``), and to
+    no web UI.
     """
 
     def __init__(
@@ -175,8 +176,8 @@ class MasterLine:
         transport = httpx.AsyncHTTPTransport(
             verify=ssl.create_default_context(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
         )
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        self._client = httpx.AsyncClient(transport=transport, headers=headers, timeout=None)  # noqa: S113  bounded as a whole, below
+        self._authorization = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._client = httpx.AsyncClient(transport=transport, timeout=None)  # noqa: S113  bounded as a whole, below
 
     @property
     def url(self) -> str:
@@ -215,27 +216,27 @@ class MasterLine:
             raise failed.exceptions[0] from failed
         return {driver_id: task.result() for driver_id, task in zip(known, asked, strict=True)}
 
-    async def active_applications(self, *, on_workers: bool = False) -> frozenset[str]:
-        """The names of the applications that the master has not seen to end; none where its web UI is not known here.
+    async def with_executors(self, names: Collection[str], also_at: Collection[str] = ()) -> frozenset[str]:
+        """Which of these applications may still have executors; none where the master's web UI is not known here.
 
-        One whose driver has ended may still have executors. A master that was started again does not know of those:
-        *on_workers*, each worker is asked as well.
+        The master drops an application, executors and all, when its driver is gone, while its workers may take ten
+        seconds to end those. So each worker is asked, unless the master itself shows them all: the workers that it
+        has, and those whose web UIs are *also_at*, since a master that was started again may have no worker yet.
         """
         if self._ui is None:
             return frozenset()
-        known = (await self._look(self._ui, "/json/activeapps", Applications)).activeapps
-        return frozenset(app.name for app in known).union(await self._with_executors(self._ui) if on_workers else ())
+        shown = {app.name for app in (await self._look(self._ui, "/json/activeapps", Applications)).activeapps}
+        if not shown.issuperset(names):
+            shown |= await self._on_workers(self._ui, also_at)
+        return frozenset(shown.intersection(names))
 
-    async def _with_executors(self, ui: Place) -> set[str]:
-        """The names of the applications of which a worker that the master has runs executors."""
-        workers = (await self._look(ui, "/json/workers", Workers)).workers
+    async def _on_workers(self, ui: Place, also_at: Collection[str]) -> set[str]:
+        """The names of the applications of which a worker runs executors."""
+        known = (await self._look(ui, "/json/workers", Workers)).workers
+        places = {worker.webuiaddress.rstrip("/") for worker in known if worker.state == "ALIVE"}.union(also_at)
         try:
             async with asyncio.TaskGroup() as group:
-                asked = [
-                    group.create_task(self._look(worker_ui(worker.webuiaddress), "/json/", Executors))
-                    for worker in workers
-                    if worker.state == "ALIVE"
-                ]
+                asked = [group.create_task(self._look(worker_ui(url), "/json/", Executors)) for url in sorted(places)]
         except* MasterError as failed:
             raise failed.exceptions[0] from failed
         return {executor.appdesc.name for told in asked for executor in told.result().executors}
@@ -265,7 +266,7 @@ class MasterLine:
         if status != "ALIVE":
             detail = f"{self._ui} is that of a master which does not lead ({status}), and shows no applications"
             raise MasterError(Waiting.PLANE_SILENT, detail)
-        await self.active_applications()
+        await self.with_executors({NOBODY})
         return True
 
     async def aclose(self) -> None:
@@ -273,15 +274,16 @@ class MasterLine:
         await self._client.aclose()
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[Told, datetime | None]:
-        response = await self._send(method, self._master, path, body)
+        response = await self._send(method, self._master, path, body, **self._authorization)
         return _decoded(response, Told, self._master), _told_at(response)
 
     async def _send(
-        self, method: str, place: Place, path: str, body: Mapping[str, Any] | None = None
+        self, method: str, place: Place, path: str, body: Mapping[str, Any] | None = None, **headers: str
     ) -> httpx.Response:
         """The answer, if it is a good one."""
         content = None if body is None else msgspec.json.encode(body)
-        headers = {} if body is None else {"content-type": "application/json;charset=utf-8"}
+        if content is not None:
+            headers["content-type"] = "application/json;charset=utf-8"
         try:
             async with self._free, asyncio.timeout(self._timeout_seconds):
                 response = await self._client.request(method, place.url + path, content=content, headers=headers)

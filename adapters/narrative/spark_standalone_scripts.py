@@ -15,6 +15,7 @@ needs nothing of the master's memory: where a script is closed and no event log 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from control_plane.errors import Conflict, EngineUnavailable
@@ -41,6 +42,8 @@ UNDER_WAY = ".inprogress"  #: what the name of an event log ends with until its 
 #: What a closed script leads to; nothing of this name is ever there.
 CLOSED = "closed--nothing-of-this-job-may-begin-any-more"
 ESCAPED = re.compile(r"_([0-9a-f]+)_")
+#: Where a worker shows what an executor writes: below its web UI.
+LOG_URL = re.compile(r"(https?://[^/?#@\s]+)/logPage/")
 HEAD_BYTES = 4 * 2**20  #: of an event log; the environment is among the first events
 
 
@@ -142,6 +145,11 @@ class Folder:
         # An application has one driver, so that a log that tells no name yet is that of the driver that was named.
         return State(begun, closed, drivers, nameless=len(logs) > len(drivers), ended=ended)
 
+    def executors_at(self, tag: str) -> frozenset[str]:
+        """The web UIs of the workers on which the job's applications had executors when they ended, by their logs."""
+        self._check()
+        return frozenset(place for log in _logs(self._job(tag) / EVENTS) for place in _places(log))
+
     def tags(self, prefix: str) -> list[str]:
         """The tags that begin so, of the jobs that are remembered here."""
         names = (name for name in _names(self._drivers) if not name.startswith("."))
@@ -200,6 +208,12 @@ class Scripts:
     async def states(self, tags: Collection[str]) -> dict[str, State]:
         """What is known of each job, by its tag."""
         return await self.look(lambda: {tag: self._folder.state(tag) for tag in tags})
+
+    async def executors_at(self, tags: Collection[str]) -> frozenset[str]:
+        """The web UIs of the workers on which these jobs' applications had executors when they ended."""
+        if not tags:
+            return frozenset()
+        return await self.look(lambda: frozenset(place for tag in tags for place in self._folder.executors_at(tag)))
 
     async def tags(self, prefix: str) -> list[str]:
         """The tags that begin so, of the jobs that are remembered here."""
@@ -277,6 +291,30 @@ def _driver_of(log: Path) -> str | None:
                 return None
             return Path(str(told)).name
     return None
+
+
+def _places(log: Path) -> set[str]:
+    """The workers' web UIs, by the executors that were added to the application and not removed again."""
+    places: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as lines:
+        for line in lines:
+            if b'"SparkListenerExecutorAdded"' in line and (told := _told(line)):
+                urls = (told.get("Executor Info") or {}).get("Log Urls") or {}
+                found = LOG_URL.match(str(urls.get("stdout")))
+                if found:
+                    places[str(told.get("Executor ID"))] = found[1]
+            if b'"SparkListenerExecutorRemoved"' in line and (told := _told(line)):
+                places.pop(str(told.get("Executor ID")), None)
+    return set(places.values())
+
+
+def _told(line: bytes) -> dict[str, Any]:
+    """An event; nothing where it is not whole."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _head(log: Path) -> list[bytes]:

@@ -283,22 +283,24 @@ class SparkStandaloneEngine:
         return ending
 
     async def _end_of(self, driver_id: str, tag: str) -> Fate:
-        """How the driver ended, once the master says so and shows no executor of it any more, however long that takes.
+        """How the driver ended, once the master says so and no worker has an executor of it, however long that takes.
 
         Of one that it does not know it may say nothing for ever, nor the driver itself: then a person has to look.
         """
         pause, is_lost = LOOK_AGAIN_SECONDS, False
         while True:
             fate = await self._fate(driver_id, tag)
-            if fate.run_status in ENDED:
-                look = partial(self._line.active_applications, on_workers=fate.is_by_log)
-                if tag not in await self._drivers.outlast(look):
-                    return fate
+            if fate.run_status in ENDED and not await self._has_executors(tag, fate):
+                return fate
             if fate.run_status is RunStatus.UNKNOWN and not is_lost:
                 is_lost = True
                 log.error("run_lost", run_id=driver_id, status=fate.word)
             await self._clock.pause(pause)
             pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
+
+    async def _has_executors(self, tag: str, fate: Fate) -> bool:
+        at = await self._results.outlast(partial(self._scripts.executors_at, [tag])) if fate.is_by_log else ()
+        return bool(await self._drivers.outlast(partial(self._line.with_executors, {tag}, at)))
 
     async def _fate(self, driver_id: str, tag: str) -> Fate:
         fate = await self._drivers.outlast(partial(self._line.fate, driver_id))

@@ -80,6 +80,14 @@ async def until_ended(adapter: SparkStandaloneAdapter, work: Work) -> Run:
     return run
 
 
+async def until_killed(adapter: SparkStandaloneAdapter, work: Work) -> Run:
+    """The job's one run, once the master has dropped its driver and its application."""
+    async with asyncio.timeout(120):
+        while not (run := (await listing_of(adapter, work)).runs[0]).word.startswith("KILLED"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return run
+
+
 async def until_computing(cluster: Standalone, warehouse: Path, tag: str) -> list[psutil.Process]:
     """The application's processes, once it computes."""
     processes: list[psutil.Process] = []
@@ -143,10 +151,13 @@ async def test_a_job_whose_executor_was_killed_is_found_by_its_tag_stopped_and_l
     assert (await adapter.running()).runs == ()
 
 
-async def test_the_reference_pages_sql_is_stopped_half_way_and_leaves_no_executor_and_no_thread(
+async def test_the_reference_pages_sql_is_stopped_half_way_and_has_not_ended_while_an_executor_outlives_its_driver(
     cluster: Standalone, adapter: SparkStandaloneAdapter, tmp_path: Path
 ) -> None:
-    """Its tasks run in processes of its own: they compute before, and none of them is there afterwards."""
+    """Its tasks run in processes of its own: they compute before, and none of them is there afterwards.
+
+    The executor heeds nothing when its driver is killed. The master drops it at once, its worker kills it later.
+    """
     spark_example.load(tmp_path)
     claim = view_of(long_view()["compiled_sql"])
     catalog = {"spark.driver.extraClassPath": str(catalog_jar(tmp_path)), "spark.sql.catalog.narrative": CATALOG}
@@ -157,12 +168,18 @@ async def test_the_reference_pages_sql_is_stopped_half_way_and_leaves_no_executo
         await until(lambda: executor.cpu_percent(0.5) > 30, seconds=60)
 
         [run] = (await listing_of(adapter, work_of(claim, tmp_path))).runs
+        executor.suspend()
         await adapter.stop([run], Rung.ASK)
+        orphaned = await until_killed(adapter, work_of(claim, tmp_path))
+        outlives = is_running(executor)
+        executor.resume()
         ended = await until_ended(adapter, work_of(claim, tmp_path))
         left = [command_of(process) for process in processes if is_running(process)]
         ending = await engine.follow(handle)
 
     assert (run.status, ended.status, ended.word) == (RunStatus.ACTIVE, RunStatus.STOPPED, "KILLED")
+    assert (orphaned.status, orphaned.word) == (RunStatus.ACTIVE, "KILLED, and its executors are ending")
+    assert outlives
     assert left == []
     assert ending.status is RunStatus.STOPPED
     assert not (tmp_path / "outputs" / f"JOB_{claim.job_id}" / "_SUCCESS").exists()

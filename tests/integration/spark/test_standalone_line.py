@@ -63,6 +63,7 @@ NOBODY = told(action="KillSubmissionResponse", success=False, message="Driver dr
 WORKERS = '{"workers": [{"webuiaddress": "%s", "state": "ALIVE"}, {"webuiaddress": "http://gone", "state": "DEAD"}]}'
 EXECUTORS = '{"executors": [{"id": "0", "appid": "app-1", "appdesc": {"name": "%s"}}]}'
 APPS = '{"activeapps": [{"id": "app-1", "name": "%s"}]}'
+NO_APPS, NO_WORKERS = answer("200 OK", '{"activeapps": []}'), answer("200 OK", '{"workers": [], "activeapps": []}')
 
 
 @asynccontextmanager
@@ -93,8 +94,10 @@ async def adapter_to(
 
 
 @asynccontextmanager
-async def engine_to(master_url: str, warehouse: Path) -> AsyncIterator[SparkStandaloneEngine]:
-    line = MasterLine(master_url, timeout_seconds=PATIENCE_SECONDS)
+async def engine_to(
+    master_url: str, warehouse: Path, *, ui: MisbehavingServer | None = None
+) -> AsyncIterator[SparkStandaloneEngine]:
+    line = MasterLine(master_url, timeout_seconds=PATIENCE_SECONDS, ui_url=ui.url if ui else None)
     name = Folder(warehouse).name()
     engine = SparkStandaloneEngine(line, warehouse, incarnation=name, timeout_seconds=PATIENCE_SECONDS)
     yield engine
@@ -115,6 +118,18 @@ def begun_log(warehouse: Path, tag: str) -> Path:
         json.dumps({"Event": "SparkListenerEnvironmentUpdate", "System Properties": {"user.dir": f"/{DRIVER}"}})
     )
     return log
+
+
+def executor_added(executor: str, worker_url: str) -> str:
+    """What an event log says of an executor that has begun on this worker."""
+    logs = {"stdout": f"{worker_url}/logPage/?appId=app-1&executorId={executor}&logType=stdout"}
+    about = {"Log Urls": logs}
+    return json.dumps({"Event": "SparkListenerExecutorAdded", "Executor ID": executor, "Executor Info": about})
+
+
+def executor_removed(executor: str) -> str:
+    """And of one that the application has lost."""
+    return json.dumps({"Event": "SparkListenerExecutorRemoved", "Executor ID": executor})
 
 
 # --- the line
@@ -241,7 +256,7 @@ async def test_where_no_web_ui_of_a_master_answers_its_own_setting_is_named(act:
     with misbehaving(act) as ui:
         line = MasterLine(NOWHERE, timeout_seconds=PATIENCE_SECONDS, ui_url=ui.url)
         with pytest.raises(MasterError) as raised:
-            await line.active_applications()
+            await line.with_executors({"mine"})
         await line.aclose()
 
     assert raised.value.message.startswith(f"the Spark master's web UI at {ui.url} ")
@@ -253,7 +268,7 @@ async def test_of_a_worker_that_cannot_be_asked_no_setting_is_named() -> None:
     with misbehaving(answer("200 OK", APPS % ""), answer("200 OK", WORKERS % NOWHERE)) as ui:
         line = MasterLine(NOWHERE, timeout_seconds=PATIENCE_SECONDS, ui_url=ui.url)
         with pytest.raises(MasterError) as raised:
-            await line.active_applications(on_workers=True)
+            await line.with_executors({"mine"})
         await line.aclose()
 
     assert raised.value.message.startswith(f"the web UI of a Spark worker at {NOWHERE} cannot be reached")
@@ -352,7 +367,7 @@ async def test_a_refused_kill_is_told_apart_by_the_drivers_state(
 async def test_a_driver_has_not_ended_while_executors_of_it_are_left(tmp_path: Path) -> None:
     work = with_handle(tmp_path)
     apps = [answer("200 OK", APPS % name) for name in (work.tag, work.tag + "s")]
-    with misbehaving(status("KILLED")) as server, misbehaving(*apps) as ui:
+    with misbehaving(status("KILLED")) as server, misbehaving(*apps, NO_WORKERS) as ui:
         async with adapter_to(server, tmp_path, ui=ui) as adapter:
             [[first], [second]] = [(await adapter.find([work]))[work.job_id].runs for _ in range(2)]
 
@@ -360,6 +375,90 @@ async def test_a_driver_has_not_ended_while_executors_of_it_are_left(tmp_path: P
     assert first.word == "KILLED, and its executors are ending"
     assert (second.status, second.word) == (RunStatus.STOPPED, "KILLED")
     assert second.ended_at is not None
+
+
+async def test_a_driver_has_not_ended_while_a_worker_has_executors_of_it_that_the_master_has_forgotten(
+    tmp_path: Path,
+) -> None:
+    """The master drops an application as soon as its driver is gone; its workers may take ten seconds to end it."""
+    work = with_handle(tmp_path)
+    executors = [answer("200 OK", EXECUTORS % name) for name in (work.tag, work.tag + "s")]
+    with misbehaving(status("KILLED")) as server, misbehaving(*executors) as worker:
+        workers = answer("200 OK", WORKERS % worker.url)
+        with misbehaving(NO_APPS, workers, NO_APPS, workers) as ui:
+            async with adapter_to(server, tmp_path, ui=ui) as adapter:
+                [[first], [second]] = [(await adapter.find([work]))[work.job_id].runs for _ in range(2)]
+
+    assert (first.status, first.ended_at) == (RunStatus.ACTIVE, None)
+    assert first.word == "KILLED, and its executors are ending"
+    assert (second.status, second.word) == (RunStatus.STOPPED, "KILLED")
+
+
+async def test_an_executors_job_has_not_ended_while_a_worker_has_executors_of_it(tmp_path: Path) -> None:
+    claim = view_of(SQL)
+    executors = [answer("200 OK", EXECUTORS % name) for name in (claim.tag, claim.tag + "s")]
+    with misbehaving(CREATED, status("KILLED")) as server, misbehaving(*executors) as worker:
+        workers = answer("200 OK", WORKERS % worker.url)
+        with misbehaving(NO_APPS, workers, NO_APPS, workers) as ui:
+            async with engine_to(server.url, tmp_path, ui=ui) as engine:
+                await engine.follow(await engine.start(claim, lambda: 30.0))
+
+    assert len(worker.requests) == 2
+
+
+async def test_a_new_master_that_has_no_workers_yet_does_not_hide_the_executors_that_the_event_log_tells_of(
+    tmp_path: Path,
+) -> None:
+    """Workers come back to a master that was started again after seconds, and until then it lists none."""
+    work = with_handle(tmp_path)
+    log = begun_log(tmp_path, work.tag)
+    log.rename(log.with_suffix(""))
+    executors = [answer("200 OK", EXECUTORS % name) for name in (work.tag, work.tag + "s")]
+    with misbehaving(status(None)) as server, misbehaving(*executors, Act.DROP) as worker:
+        with log.with_suffix("").open("a") as out:
+            out.write(f"\n{executor_added('0', worker.url)}\n{executor_added('1', NOWHERE)}\n{executor_removed('1')}")
+        with misbehaving(NO_APPS, NO_WORKERS, NO_APPS, NO_WORKERS, NO_APPS, NO_WORKERS) as ui:
+            async with adapter_to(server, tmp_path, ui=ui) as adapter:
+                first, second, unseen = [(await adapter.find([work]))[work.job_id] for _ in range(3)]
+
+    assert [run.status for run in first.runs] == [RunStatus.ACTIVE]
+    assert [run.status for run in second.runs] == [RunStatus.STOPPED]
+    assert not unseen.complete
+    assert unseen.trouble is not None
+    assert worker.url in unseen.trouble.detail
+
+
+async def test_a_silent_web_ui_keeps_no_other_driver_from_being_found(tmp_path: Path) -> None:
+    """Executors that were left behind are one job's trouble: another's driver can be stopped all the same."""
+    ended, other = with_handle(tmp_path), "driver-20260131120000-0008"
+    running = structs.replace(named_work(), handle=Handle(ENGINE, Folder(tmp_path).name(), other))
+    with misbehaving(status("KILLED"), status("RUNNING", driver=other)) as server, misbehaving(Act.DROP) as ui:
+        async with adapter_to(server, tmp_path, ui=ui) as adapter:
+            await adapter.find([ended])  # its end is remembered
+            listings = await adapter.find([ended, running])
+
+    assert [run.status for run in listings[running.job_id].runs] == [RunStatus.ACTIVE]
+    assert listings[running.job_id].complete
+    assert not listings[ended.job_id].complete
+    assert [run.status for run in listings[ended.job_id].runs] == [RunStatus.UNKNOWN]
+
+
+async def test_a_worker_that_cannot_be_asked_is_told_by_the_check(tmp_path: Path) -> None:
+    with misbehaving(NOBODY) as server, misbehaving(NO_APPS, answer("200 OK", WORKERS % NOWHERE)) as ui:
+        async with adapter_to(server, tmp_path, ui=ui) as adapter:
+            checked = await adapter.check()
+
+    assert not checked.ok
+    assert NOWHERE in checked.detail
+
+
+async def test_the_masters_token_is_shown_to_no_web_ui() -> None:
+    with misbehaving(NO_APPS, NO_WORKERS) as ui:
+        line = MasterLine(NOWHERE, timeout_seconds=PATIENCE_SECONDS, ui_url=ui.url, token="the-token")
+        await line.with_executors({"mine"})
+        await line.aclose()
+
+    assert [b"the-token" in request for request in ui.requests] == [False, False]
 
 
 async def test_a_silent_web_ui_leaves_open_whether_executors_are_left(tmp_path: Path) -> None:
