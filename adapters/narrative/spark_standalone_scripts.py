@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -41,6 +42,7 @@ EVENTS = "events"
 UNDER_WAY = ".inprogress"  #: what the name of an event log ends with until its application has ended
 #: What a closed script leads to; nothing of this name is ever there.
 CLOSED = "closed--nothing-of-this-job-may-begin-any-more"
+CLOSED_KEPT_SECONDS = 86_400.0  #: longer than any permit to submit
 ESCAPED = re.compile(r"_([0-9a-f]+)_")
 #: Where a worker shows what an executor writes: below its web UI.
 LOG_URL = re.compile(r"(https?://[^/?#@\s]+)/logPage/")
@@ -151,16 +153,29 @@ class Folder:
         return frozenset(place for log in _logs(self._job(tag) / EVENTS) for place in _places(log))
 
     def tags(self, prefix: str) -> list[str]:
-        """The tags that begin so, of the jobs that are remembered here."""
-        names = (name for name in _names(self._drivers) if not name.startswith("."))
-        return sorted(tag for name in names if name != NAME and (tag := _unescaped(name)).startswith(prefix))
+        """The tags that begin so, of the jobs of which more is here than that they were closed not long ago."""
+        names = (name for name in _names(self._drivers) if not name.startswith(".") and name != NAME)
+        tags = (tag for name in names if (tag := _unescaped(name)).startswith(prefix))
+        return sorted(tag for tag in tags if not self._is_only_closed(self._job(tag)))
 
     def forget(self, tag: str) -> None:
-        """Remove all that is here of a job that has ended for good: without a script nothing of it can begin either."""
+        """Remove what is here of a job that has ended for good: without a script nothing of it can begin either.
+
+        That it was closed is forgotten later: an executor that stalled may yet begin it, with a permit that holds.
+        """
         job = self._job(tag)
-        if job.is_dir() and not job.is_symlink():
+        if not job.is_dir() or job.is_symlink():
+            return
+        if not _is_closed_lately(job / SCRIPT):
             (job / SCRIPT).unlink(missing_ok=True)
             shutil.rmtree(job, ignore_errors=True)
+            return
+        shutil.rmtree(job / EVENTS, ignore_errors=True)
+        for name in {*_names(job)} - {SCRIPT, EVENTS}:
+            (job / name).unlink(missing_ok=True)
+
+    def _is_only_closed(self, job: Path) -> bool:
+        return _names(job) == [SCRIPT] and _is_closed_lately(job / SCRIPT)
 
     def _job(self, tag: str) -> Path:
         return self._drivers / _escaped(tag)
@@ -260,6 +275,13 @@ def _escaped(tag: str) -> str:
 
 def _unescaped(name: str) -> str:
     return ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
+
+
+def _is_closed_lately(script: Path) -> bool:
+    try:
+        return script.is_symlink() and time.time() - script.lstat().st_mtime < CLOSED_KEPT_SECONDS
+    except FileNotFoundError:  # somebody else has just forgotten it
+        return False
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """A dedicated job's script: who closes it has closed the job, and what has begun is seen afterwards."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -146,6 +147,29 @@ def test_the_jobs_of_a_plane_are_remembered_until_they_are_forgotten(folder: Fol
     folder.forget(TAG)
     assert folder.tags("countermand:tests:") == []
     assert folder.state(TAG) == State(begun=False)
+
+
+def test_an_executor_that_stalled_cannot_begin_a_job_that_was_closed_and_then_forgotten(
+    folder: Folder, tmp_path: Path
+) -> None:
+    """It counts on its permit, which is not at its end when another executor has cleared away what is left."""
+    folder.name()
+    script = folder.begin(TAG, "SELECT 1")
+    folder.name_driver(TAG, "driver-20260131115958-0007")
+    folder.close(TAG)
+
+    folder.forget(TAG)
+
+    assert [path.name for path in script.parent.iterdir()] == ["run.sql"]
+    assert folder.tags("countermand:tests:") == []
+    assert folder.state(TAG) == State(begun=True, closed=True)
+    with pytest.raises(Conflict, match="closed"):
+        folder.begin(TAG, "SELECT 1")
+
+    os.utime(script, (0, 0), follow_symlinks=False)  # no permit is as long
+    assert folder.tags("countermand:tests:") == [TAG]
+    folder.forget(TAG)
+    assert [path.name for path in (tmp_path / "drivers").iterdir()] == ["NAME"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30), st.text())
