@@ -358,7 +358,8 @@ class SparkStandaloneEngine:
             return False
         state = (await self._scripts.states([tag]))[tag]
         fates = await self._line.fates(state.drivers)
-        return state.is_certain and all(fate.run_status in ENDED for fate in fates.values())
+        told = (fate._replace(log_ended=driver_id in state.ended) for driver_id, fate in fates.items())
+        return state.is_certain and all(fate.run_status in ENDED for fate in told)
 
     async def _forget(self, tags: Sequence[str]) -> None:
         with contextlib.suppress(EngineUnavailable):  # what stays is in nobody's way

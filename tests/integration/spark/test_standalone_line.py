@@ -645,3 +645,21 @@ async def test_a_job_that_is_closed_while_the_master_is_away_is_not_submitted_an
 
         with pytest.raises(Conflict, match="closed"):
             await starting
+
+
+async def test_what_a_job_left_goes_also_when_the_master_knows_its_driver_no_more(tmp_path: Path) -> None:
+    """It was started again, or has seen two hundred others end since: the application's own word is enough."""
+    claim = view_of(SQL)
+    log = begun_log(tmp_path, claim.tag)
+    left = tmp_path / "outputs" / f"JOB_{claim.job_id}"
+    left.mkdir(parents=True)
+    with misbehaving(status(None)) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            before = await engine.discard({claim.job_id: claim.tag})
+            log.rename(log.with_suffix(""))
+            after = await engine.discard({claim.job_id: claim.tag})
+            nothing = await engine.discard({claim.job_id: claim.tag})
+            unpublished = await engine.unpublished()
+
+    assert (before, after, nothing) == ({}, {claim.job_id: (str(left),)}, {})
+    assert unpublished == []
