@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from adapters.narrative.spark_standalone_line import DRIVER_ID
 from control_plane.errors import Conflict, EngineUnavailable
 
 Told = TypeVar("Told")
@@ -67,12 +68,14 @@ class State(NamedTuple):
 class Folder:
     """The scripts in one warehouse, whose path Hadoop takes as it is. Several processes may use them at once.
 
-    Everything here blocks. Raises OSError for what the file system refuses, and EngineUnavailable without a warehouse.
+    Everything here blocks. Raises OSError for what the file system refuses, and EngineUnavailable without the
+    warehouse, also where another folder is in its place: it is called *name*, or as it was when it was first asked.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str | None = None) -> None:
         self._root = root
         self._drivers = root / DRIVERS
+        self._name = name
 
     def name(self) -> str:
         """What names this folder: whoever looks into another one knows nothing of these jobs. Made if need be."""
@@ -89,7 +92,8 @@ class Folder:
             finally:
                 draft.unlink()
             _sync(self._drivers)
-        return path.read_text()
+        self._name = path.read_text()
+        return self._name
 
     def begin(self, tag: str, sql: str) -> Path:
         """Write the job's script, from which a driver is to be submitted now; answers where it is.
@@ -154,6 +158,7 @@ class Folder:
 
     def tags(self, prefix: str) -> list[str]:
         """The tags that begin so, of the jobs of which more is here than that they were closed not long ago."""
+        self._check()
         names = (name for name in _names(self._drivers) if not name.startswith(".") and name != NAME)
         tags = (tag for name in names if (tag := _unescaped(name)).startswith(prefix))
         return sorted(tag for tag in tags if not self._is_only_closed(self._job(tag)))
@@ -187,6 +192,8 @@ class Folder:
     def _check(self) -> None:
         if not self._root.is_dir():
             raise EngineUnavailable(f"warehouse: {self._root} is no folder here; is it mounted?")
+        if self._name is not None and _read(self._drivers / NAME) != self._name:
+            raise EngineUnavailable(f"warehouse: {self._root} is not the folder here that it was; is it mounted?")
 
 
 class Scripts:
@@ -195,12 +202,12 @@ class Scripts:
     Raises EngineUnavailable for whatever the file system refuses.
     """
 
-    def __init__(self, root: Path, *, timeout_seconds: float) -> None:
-        self._folder = Folder(root)
+    def __init__(self, root: Path, *, timeout_seconds: float, name: str | None = None) -> None:
+        self._folder = Folder(root, name)
         self._root = root
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scripts")
-        self._name: str | None = None
+        self._name = name
 
     async def name(self) -> str:
         """What names this warehouse's folder of scripts; it never changes."""
@@ -311,7 +318,8 @@ def _driver_of(log: Path) -> str | None:
                 told = json.loads(line)["System Properties"]["user.dir"]
             except (ValueError, KeyError, TypeError):  # not yet whole
                 return None
-            return Path(str(told)).name
+            name = Path(str(told)).name
+            return name if DRIVER_ID.fullmatch(name) else None  # Spark may have redacted it
     return None
 
 

@@ -4,6 +4,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,30 @@ def test_without_its_warehouse_nothing_is_known_of_a_job(tmp_path: Path) -> None
         Folder(tmp_path / "absent").state(TAG)
     with pytest.raises(EngineUnavailable, match="is it mounted"):
         Folder(tmp_path / "absent").close(TAG)
+
+
+def test_a_name_that_spark_has_redacted_is_no_drivers(folder: Folder) -> None:
+    """It redacts every value with `token` or `secret` in it, also the folder that workers make for their drivers."""
+    folder.begin(TAG, "SELECT 1")
+    log_of(folder, "app-20260131120000-0003.inprogress", driver="*********(redacted)")
+    folder.close(TAG)
+
+    assert folder.state(TAG) == State(True, True, frozenset(), nameless=True)
+
+
+def test_an_empty_folder_where_the_warehouse_was_mounted_knows_nothing_of_a_job(tmp_path: Path) -> None:
+    (mounted := tmp_path / "warehouse").mkdir()
+    folder = Folder(mounted)
+    folder.name()
+    folder.begin(TAG, "SELECT 1")
+    mounted.rename(tmp_path / "elsewhere")
+    mounted.mkdir()
+
+    begin = partial(folder.begin, sql="SELECT 1")
+    for call in (folder.state, folder.close, folder.executors_at, folder.tags, begin):
+        with pytest.raises(EngineUnavailable, match="is it mounted"):
+            call(TAG)
+    assert list(mounted.iterdir()) == []
 
 
 def test_the_jobs_of_a_plane_are_remembered_until_they_are_forgotten(folder: Folder) -> None:

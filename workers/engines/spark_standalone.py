@@ -83,7 +83,7 @@ class SparkStandaloneEngine:
         self.incarnation = incarnation
         self.clusters = {ExecutionCluster.DEDICATED: incarnation}
         self._line = line
-        self._scripts = Scripts(warehouse, timeout_seconds=timeout_seconds)
+        self._scripts = Scripts(warehouse, timeout_seconds=timeout_seconds, name=incarnation)
         self._outputs = Outputs(warehouse, timeout_seconds=timeout_seconds)
         self._timeout_seconds = timeout_seconds
         self._properties = {**DEFAULTS, **catalog_settings(warehouse), **(properties or {}), **FIXED}

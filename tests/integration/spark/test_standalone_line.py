@@ -529,6 +529,9 @@ async def test_another_warehouse_cannot_vouch_for_a_job_and_does_not_close_it(tm
 
         assert await adapter.close([elsewhere]) == frozenset()
 
+        named = structs.replace(elsewhere, handle=Handle(ENGINE, "warehouse-of-another", DRIVER))
+        assert (await adapter.find([named]))[named.job_id].runs == ()
+
     assert listing.incarnation == Folder(tmp_path).name() != elsewhere.incarnation
 
 
@@ -553,6 +556,31 @@ async def test_a_check_looks_at_the_masters_web_ui_without_which_nothing_would_b
     assert "master_ui_url in [spark]" in wrong.detail
     assert "does not lead (STANDBY)" in idle.detail
     assert "its web UI shows applications" in right.detail
+
+
+@pytest.mark.parametrize("said", [status("RUNNING"), status("ERROR"), status(None)])
+async def test_what_a_driver_may_still_write_is_discarded_only_once_it_has_ended(tmp_path: Path, said: bytes) -> None:
+    work, left = with_handle(tmp_path), tmp_path / "outputs"
+    place = left / f"JOB_{work.job_id}"
+    place.mkdir(parents=True)
+    with misbehaving(said, status("KILLED")) as server:
+        async with adapter_to(server, tmp_path) as adapter:
+            before, removed = await adapter.discard([work]), await adapter.discard([work])
+
+    assert before == {}
+    assert removed == {work.job_id: (str(place),)}
+    assert list(left.iterdir()) == []
+
+
+async def test_what_a_driver_of_an_open_job_may_yet_write_is_not_discarded(tmp_path: Path) -> None:
+    work = named_work()
+    Folder(tmp_path).begin(work.tag, SQL)
+    async with adapter_to(None, tmp_path) as adapter:
+        before = await adapter.discard([work])
+        await adapter.close([work])
+        after = await adapter.discard([work])
+
+    assert (before, after) == ({}, {work.job_id: ()})
 
 
 # --- the engine
@@ -663,3 +691,16 @@ async def test_what_a_job_left_goes_also_when_the_master_knows_its_driver_no_mor
 
     assert (before, after, nothing) == ({}, {claim.job_id: (str(left),)}, {})
     assert unpublished == []
+
+
+@pytest.mark.parametrize("said", [status("RUNNING"), status("ERROR")])
+async def test_an_executor_keeps_what_a_driver_may_still_write(tmp_path: Path, said: bytes) -> None:
+    claim = view_of(SQL)
+    begun_log(tmp_path, claim.tag)
+    (tmp_path / "outputs" / f"JOB_{claim.job_id}").mkdir(parents=True)
+    with misbehaving(said, status("KILLED")) as server:
+        async with engine_to(server.url, tmp_path) as engine:
+            before, after = [await engine.discard({claim.job_id: claim.tag}) for _ in range(2)]
+
+    assert before == {}
+    assert list(after) == [claim.job_id]
