@@ -153,12 +153,12 @@ class SparkStandaloneAdapter:
 
     async def _executors_left(self, runs: Sequence[Run], fates: Mapping[str, Fate]) -> Left:
         """What is left of applications whose drivers have ended: those alone depend on it."""
-        ended = {run.tag: fate for run in runs if (fate := fates[run.handle.run_id]).run_status in ENDED}
+        ended = [run for run in runs if fates[run.handle.run_id].run_status in ENDED]
         if not ended:
             return Left()
         try:
-            at = await self._scripts.executors_at([tag for tag, fate in ended.items() if fate.is_by_log])
-            return Left(await self._line.with_executors(ended, at))
+            at = await self._scripts.executors_at({run.tag for run in ended if fates[run.handle.run_id].is_by_log})
+            return Left(await self._line.with_executors({run.tag for run in ended}, at))
         except EngineUnavailable as error:
             return Left(silence=_trouble(error))
 

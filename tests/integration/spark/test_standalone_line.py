@@ -428,6 +428,24 @@ async def test_a_new_master_that_has_no_workers_yet_does_not_hide_the_executors_
     assert worker.url in unseen.trouble.detail
 
 
+async def test_a_second_driver_that_the_master_knows_does_not_hide_the_executors_of_the_first(tmp_path: Path) -> None:
+    """A proxy between us and the master may have sent a submission twice."""
+    work, other = with_handle(tmp_path), "driver-20260131120000-0008"
+    log = begun_log(tmp_path, work.tag)
+    Folder(tmp_path).name_driver(work.tag, other)
+    second = Run(work.job_id, work.tag, Handle(ENGINE, Folder(tmp_path).name(), other), RunStatus.UNKNOWN)
+    said = (status("KILLED", driver=other), status(None))
+    executors = answer("200 OK", EXECUTORS % work.tag)
+    with misbehaving(*said) as server, misbehaving(NO_APPS, NO_WORKERS) as ui, misbehaving(executors) as worker:
+        log.write_text(f"{log.read_text()}\n{executor_added('0', worker.url)}")
+        log.rename(log.with_suffix(""))
+        async with adapter_to(server, tmp_path, ui=ui) as adapter:
+            await adapter.observe([second])  # its end is remembered
+            listing = (await adapter.find([work]))[work.job_id]
+
+    assert [run.status for run in listing.runs] == [RunStatus.ACTIVE] * 2
+
+
 async def test_a_silent_web_ui_keeps_no_other_driver_from_being_found(tmp_path: Path) -> None:
     """Executors that were left behind are one job's trouble: another's driver can be stopped all the same."""
     ended, other = with_handle(tmp_path), "driver-20260131120000-0008"
@@ -530,9 +548,10 @@ async def test_another_warehouse_cannot_vouch_for_a_job_and_does_not_close_it(tm
         assert await adapter.close([elsewhere]) == frozenset()
 
         named = structs.replace(elsewhere, handle=Handle(ENGINE, "warehouse-of-another", DRIVER))
-        assert (await adapter.find([named]))[named.job_id].runs == ()
+        unasked = (await adapter.find([named]))[named.job_id]
 
     assert listing.incarnation == Folder(tmp_path).name() != elsewhere.incarnation
+    assert (unasked.runs, unasked.trouble) == ((), None)  # this master is not asked for another's driver
 
 
 async def test_a_master_that_does_not_lead_cannot_be_cancelled_on(tmp_path: Path) -> None:
