@@ -462,7 +462,7 @@ async def test_a_silent_web_ui_keeps_no_other_driver_from_being_found(tmp_path: 
 
 
 async def test_a_worker_that_cannot_be_asked_is_told_by_the_check(tmp_path: Path) -> None:
-    with misbehaving(NOBODY) as server, misbehaving(NO_APPS, answer("200 OK", WORKERS % NOWHERE)) as ui:
+    with misbehaving(NOBODY) as server, misbehaving(ALIVE, NO_APPS, answer("200 OK", WORKERS % NOWHERE)) as ui:
         async with adapter_to(server, tmp_path, ui=ui) as adapter:
             checked = await adapter.check()
 
@@ -567,7 +567,7 @@ async def test_a_master_that_does_not_lead_cannot_be_cancelled_on(tmp_path: Path
 
 async def test_a_check_looks_at_the_masters_web_ui_without_which_nothing_would_be_settled(tmp_path: Path) -> None:
     standby = answer("200 OK", '{"status": "STANDBY"}')
-    with misbehaving(NOBODY) as master, misbehaving(HTML, standby, ALIVE, answer("200 OK", APPS % "")) as ui:
+    with misbehaving(NOBODY) as master, misbehaving(HTML, standby, ALIVE, NO_APPS, NO_WORKERS) as ui:
         async with adapter_to(master, tmp_path, ui=ui) as adapter:
             wrong, idle, right = [await adapter.check() for _ in range(3)]
 
