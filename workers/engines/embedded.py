@@ -23,9 +23,9 @@ from control_plane.jobs import FailureCause, Handle, JobType
 from control_plane.planes import Owner
 from control_plane.work import EVERYWHERE, Claim, Publication, Served
 from workers.engines.base import Ending
+from workers.engines.embedded_runs import Interrupter, Run, RunBook
 from workers.engines.folder import Folder
 from workers.engines.plans import TYPES, Answer, Plan, plan
-from workers.engines.runs import Interrupter, Run, RunBook
 from workers.engines.warehouse import Warehouse, refuse_table
 
 Told = TypeVar("Told")

@@ -1,4 +1,4 @@
-"""The runs of one incarnation: what each does, how it ended, and which tags are closed for good."""
+"""The runs of one incarnation of embedded DuckDB: what each does, how it ended, and which tags are closed for good."""
 
 import threading
 from collections.abc import Callable, Iterable
