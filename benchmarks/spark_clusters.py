@@ -23,7 +23,7 @@ from tests.snowflake import until
 from tests.spark import ConnectServer, Standalone, is_running
 from workers.demo.spark_example import CATALOG
 from workers.engines.spark_plans import catalog_settings
-from workers.engines.spark_standalone import CLIENT_VERSION, DEFAULTS, FIXED, MAIN_CLASS
+from workers.engines.spark_standalone_submission import CLIENT_VERSION, DEFAULTS, FIXED, MAIN_CLASS
 
 Told = TypeVar("Told")
 

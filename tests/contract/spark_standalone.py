@@ -19,7 +19,8 @@ from adapters.narrative.spark_warehouse import WHOLE, Kind, Output, Warehouse
 from control_plane.work import Work
 from tests.narrative import PLANE, named_work, view_of
 from tests.spark import Standalone
-from workers.engines.spark_standalone import MAIN_CLASS, SparkStandaloneEngine
+from workers.engines.spark_standalone import SparkStandaloneEngine
+from workers.engines.spark_standalone_submission import MAIN_CLASS
 
 #: Thousands of millions of rows that exist only while they are read.
 ENDLESS = "SELECT id FROM range(100000000000) WHERE id % 99999999977 = 7"

@@ -3,18 +3,18 @@
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from itertools import islice
 
 from duckdb import DuckDBPyConnection
 from msgspec import structs
 
 from adapters.base import Run as SeenRun
 from adapters.base import RunStatus
-from control_plane.errors import Conflict
 from control_plane.jobs import Handle
 from control_plane.planes import Owner
 from control_plane.work import Claim
 from workers.engines.base import Ending
+from workers.engines.run import closed, started_before
+from workers.engines.run_book import forget_oldest
 
 
 class Run:
@@ -84,9 +84,9 @@ class RunBook:
         tag = run.claim.tag
         with self._lock:
             if tag in self._closed:
-                raise Conflict(f"tag: {tag} is closed; nothing of it may start any more", field="tag")
+                raise closed(tag)
             if tag in self._by_tag:
-                raise Conflict(f"tag: {tag} was started before; a job is started once", field="tag")
+                raise started_before(tag)
             self._by_tag[tag] = run
             self._by_handle[run.handle] = run
 
@@ -94,14 +94,14 @@ class RunBook:
         """Close the tag for good, whether or not it was ever started; answers its run."""
         with self._lock:
             self._closed[tag] = None
-            _forget_oldest(self._closed, self._remembered)
+            forget_oldest(self._closed, self._remembered)
             return self._by_tag.get(tag)
 
     def note_end(self, run: Run) -> None:
         """From now on the run may be forgotten."""
         with self._lock:
             self._ended[run.claim.tag] = None
-            for tag in _forget_oldest(self._ended, self._remembered):
+            for tag in forget_oldest(self._ended, self._remembered):
                 del self._by_handle[self._by_tag.pop(tag).handle]
 
     def by_tags(self, tags: Iterable[str]) -> list[Run]:
@@ -118,13 +118,6 @@ class RunBook:
         """The runs that have not ended."""
         with self._lock:
             return [run for run in self._by_tag.values() if not run.ended.done()]
-
-
-def _forget_oldest(entries: dict[str, None], remembered: int) -> list[str]:
-    oldest = list(islice(entries, max(0, len(entries) - remembered)))
-    for entry in oldest:
-        del entries[entry]
-    return oldest
 
 
 class Interrupter:

@@ -1,9 +1,8 @@
 """Snowflake: runs compiled SQL in an account, each job in a session of its own, and knows its end by its status."""
 
 import asyncio
-import contextlib
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 from uuid import UUID
@@ -15,14 +14,15 @@ from adapters.snowflake.account import Account, SignIn
 from adapters.snowflake.line import Identity, Line, LineError, literal
 from adapters.snowflake.outputs import Outputs
 from adapters.snowflake.words import Fate
-from control_plane.errors import BadInput, EngineUnavailable
 from control_plane.jobs import Handle, JobType, Waiting
 from control_plane.work import EVERYWHERE, Claim, Served
 from workers.clock import Clock
-from workers.engines.base import Ending, NotStarted
+from workers.engines.base import Ending
+from workers.engines.chores import Chores
 from workers.engines.run_book import RunBook
 from workers.engines.snowflake_endings import Endings
 from workers.engines.snowflake_inquest import Inquest
+from workers.engines.snowflake_owed import Owed
 from workers.engines.snowflake_plans import TYPES, Plan, plan
 from workers.engines.snowflake_run import ENGINE, SnowflakeRun
 from workers.engines.snowflake_session import JobSession
@@ -32,8 +32,6 @@ from workers.outage import EngineOutage
 log = structlog.get_logger()
 
 TAG = "countermand:executor"  #: of its own statements, which are no job's
-REMEMBERED = 10_000
-CANCEL_AGAIN_SECONDS = 1.0
 
 
 class SnowflakeEngine:
@@ -73,15 +71,14 @@ class SnowflakeEngine:
         self._microcents_per_second = microcents_per_second
         self._clock = clock
         self._outputs = Outputs(line, account.database)
+        self._owed = Owed(self._outputs)
         unanswered = EngineOutage(clock, what="queries", is_away=_is_unanswered)
         self._endings = Endings(line, EngineOutage(clock, what="results", is_away=_is_silent), clock)
         self._shut_out = EngineOutage(clock, what="sessions", is_away=_is_silent)
         self._watch = Watch(line, unanswered)
         self._inquest = Inquest(line, unanswered)
-        self._book = RunBook(SnowflakeRun, remembered=REMEMBERED)
-        self._owed: set[UUID] = set()  #: jobs that may have an output which no reader sees
-        self._looked = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._book = RunBook(SnowflakeRun, self._ask_to_stop)
+        self._chores = Chores()
 
     @classmethod
     async def open(cls, account: Account, sign_in: SignIn, *, timeout_seconds: float = 30.0, **options: Any) -> Self:
@@ -101,90 +98,52 @@ class SnowflakeEngine:
 
         Nothing is sent for SQL that is not one plain query.
         """
-        run = self._book.add(claim)
-        try:
-            planned = await self._plan(run)
-            run.session = session = await self._shut_out.outlast(partial(self._sign_in_for, run, planned))
-            await self._shut_out.outlast(partial(self._open, run, session))
-            return self._started(run, planned, await self._submit(run, session, planned, permit_left))
-        finally:
-            if run.handle is None and not run.unresolved:
-                self._book.note_end(run)
-                self._later(self._sign_out(run))
+        with self._book.starting(claim) as run:
+            try:
+                planned = await run.plan(self._plan)
+                run.session = session = await self._shut_out.outlast(partial(self._sign_in_for, run, planned))
+                await self._shut_out.outlast(partial(self._open, run, session))
+                return self._started(run, planned, await self._submit(run, session, planned, permit_left))
+            finally:
+                if run.never_began:
+                    self._chores.begin(self._sign_out(run))
 
     async def follow(self, handle: Handle) -> Ending:
         """Wait for the run's end. Raises EngineUnavailable for a run that this executor did not start."""
-        run = self._book.by_handle(handle)
-        if run is None or run.ending is None:
-            raise EngineUnavailable(f"handle: {handle.run_id} is no run of this executor", field="handle")
-        return await asyncio.shield(run.ending)
+        return await self._book.follow(handle)
 
     async def close(self, tag: str) -> bool:
         """Close the tag for good, and see in the background that its run ends."""
         run = self._book.close(tag)
-        if run is None:
-            return True
-        self._stop(run)
-        return not run.unresolved
+        return run is None or not run.unresolved
 
     async def publish(self, claims: Sequence[Claim]) -> frozenset[UUID]:
         """Publish committed jobs, each by itself; raises only when none could be."""
-        published: set[UUID] = set()
-        failed: LineError | None = None
-        for claim in claims:
-            try:
-                published |= {claim.job_id} if await self._publish(claim) else set()
-            except LineError as error:
-                failed = error
-        if failed is not None and not published:
-            raise failed
-        return frozenset(published)
+        return await self._owed.publish(claims)
 
     async def unpublished(self) -> list[UUID]:
-        """The jobs that may have an output here which no reader sees.
-
-        Looked for once; afterwards it is known what this executor has written. Looking again and again would keep the
-        warehouse from ever being suspended.
-        """
-        if not self._looked:
-            self._owed.update(await self._outputs.unpublished())
-            self._looked = True
-        return list(self._owed)
+        """The jobs that may have an output here which no reader sees."""
+        return await self._owed.jobs()
 
     async def discard(self, jobs: Mapping[UUID, str]) -> Mapping[UUID, tuple[str, ...]]:
         """Remove unpublished outputs; one that is still being written is left for the next time."""
-        busy = {run.claim.job_id for run in self._book.everything() if run.is_active or run.unresolved}
-        idle = {job_id: tag for job_id, tag in jobs.items() if job_id not in busy}
-        removed = await self._outputs.discard(idle)
-        self._owed.difference_update(idle)
-        return removed
+        return await self._owed.discard(self._book.idle(jobs))
 
     def check(self) -> None:
         """An account that does not answer will answer again: nothing here is ever beyond use."""
 
     async def aclose(self) -> None:
         """Stop every run, wait for a bounded time until all have ended, sign out everywhere."""
-        active = [run for run in self._book.everything() if run.is_active]
-        for run in active:
-            self._stop(run)
-        if endings := [run.ending for run in active if run.ending is not None]:
-            _, left = await asyncio.wait(endings, timeout=self._timeout_seconds)
-            await _cancel(left)
-        await _cancel({run.stopping for run in active if run.stopping is not None})
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._timeout_seconds)
+        await self._book.end_all(within_seconds=self._timeout_seconds)
+        await self._chores.finish(within_seconds=self._timeout_seconds)
         await asyncio.gather(*(self._sign_out(run) for run in self._book.everything()))
         await self._watch.aclose()
         await self._line.aclose()
 
     # --- starting
 
-    async def _plan(self, run: SnowflakeRun) -> Plan:
-        """Read in a thread: a long SQL takes seconds."""
-        try:
-            return await asyncio.to_thread(plan, run.claim, self._outputs, self._microcents_per_second)
-        except BadInput as error:
-            raise NotStarted(error.message, **run.known(), field=error.field) from error
+    def _plan(self, claim: Claim) -> Plan:
+        return plan(claim, self._outputs, self._microcents_per_second)
 
     async def _sign_in_for(self, run: SnowflakeRun, planned: Plan) -> JobSession:
         """Raises LineError to be tried again, and NotStarted for what somebody has to mend."""
@@ -202,7 +161,7 @@ class SnowflakeEngine:
         except LineError as error:
             if _is_silent(error):
                 raise
-            raise NotStarted(error.message, **run.known(code=error.code)) from error
+            raise run.not_started(error.message, code=error.code) from error
 
     async def _open(self, run: SnowflakeRun, session: JobSession) -> None:
         """The same. A session that was lost is not replaced: whoever ended it may have closed the job by that."""
@@ -212,19 +171,16 @@ class SnowflakeEngine:
         except LineError as error:
             if _is_silent(error) and not session.is_lost(error):
                 raise
-            raise NotStarted(error.message, **run.known(code=error.code)) from error
+            raise run.not_started(error.message, code=error.code) from error
         if session.incarnation != self.incarnation:
             await self._sign_out(run)
             message = f"{self._account.account} is now {session.incarnation}, and was {self.incarnation}"
-            raise NotStarted(message, **run.known())
+            raise run.not_started(message)
 
     async def _submit(
         self, run: SnowflakeRun, session: JobSession, planned: Plan, permit_left: Callable[[], float]
     ) -> str:
-        run.refuse_closed()
-        if (left := permit_left()) <= 0:
-            raise NotStarted("the permit ran out before it was submitted", **run.known())
-        run.unresolved = True
+        left = run.begin_submission(permit_left)
         try:
             async with asyncio.timeout(left):
                 query_id: str | None = await session.submit(planned.sql)
@@ -232,7 +188,7 @@ class SnowflakeEngine:
             query_id = await self._find_out(run, session, _said(error, left))
         run.unresolved = False
         if query_id is None:
-            raise NotStarted(f"{run.remark}, and no query was begun under its tag", **run.known())
+            raise run.not_started(f"{run.remark}, and no query was begun under its tag")
         return query_id
 
     async def _find_out(self, run: SnowflakeRun, session: JobSession, said: str) -> str | None:
@@ -243,60 +199,32 @@ class SnowflakeEngine:
         return query_id
 
     def _started(self, run: SnowflakeRun, planned: Plan, query_id: str) -> Handle:
-        handle = Handle(ENGINE, self.incarnation, query_id)
-        self._book.name(run, handle)
-        run.ending = asyncio.create_task(self._see_to_the_end(run, planned))
         if planned.output is not None:
             self._owed.add(run.claim.job_id)
-        if run.closed:
-            self._stop(run)
-        return handle
+        handle = Handle(ENGINE, self.incarnation, query_id)
+        return self._book.begin(run, handle, partial(self._end_of, run, planned))
 
     # --- ending
 
-    async def _see_to_the_end(self, run: SnowflakeRun, planned: Plan) -> Ending:
+    async def _end_of(self, run: SnowflakeRun, planned: Plan) -> Ending:
         began = self._clock.monotonic()
         fate = await self._watch.end_of(run.run_id)
         seconds = self._clock.monotonic() - began
         ending = await self._endings.conclude(run, planned, fate, seconds)
-        self._book.note_end(run)
-        self._later(self._wind_up(run, fate, seconds))
+        self._chores.begin(self._wind_up(run, fate, seconds))
         return ending
 
     async def _wind_up(self, run: SnowflakeRun, fate: Fate, seconds: float) -> None:
         await self._sign_out(run)
         await self._endings.tell(run, fate, seconds)
 
-    def _stop(self, run: SnowflakeRun) -> None:
-        if run.is_active and run.stopping is None:
-            run.stopping = asyncio.create_task(self._cancel_until_ended(run))
-
-    async def _cancel_until_ended(self, run: SnowflakeRun) -> None:
-        """What is answered proves nothing: only the run's end ends this."""
-        while run.ending is not None and not run.ending.done():
-            with contextlib.suppress(LineError):  # whoever watches the run tells of the silence
-                await self._line.tell(f"SELECT SYSTEM$CANCEL_QUERY({literal(run.run_id)})")
-            await asyncio.wait([run.ending], timeout=CANCEL_AGAIN_SECONDS)
+    async def _ask_to_stop(self, run: SnowflakeRun) -> None:
+        await self._line.tell(f"SELECT SYSTEM$CANCEL_QUERY({literal(run.run_id)})")
 
     async def _sign_out(self, run: SnowflakeRun) -> None:
         session, run.session = run.session, None
         if session is not None:
             await session.sign_out()
-
-    # --- outputs
-
-    async def _publish(self, claim: Claim) -> bool:
-        if claim.publication is None:
-            return False
-        published = await self._outputs.publish(claim.tag, claim.job_id, claim.publication)
-        if published:
-            self._owed.discard(claim.job_id)
-        return published
-
-    def _later(self, chore: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(chore)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _is_unanswered(error: BaseException) -> bool:
@@ -316,10 +244,3 @@ def _said(error: Exception, left: float) -> str:
     return (
         f"no answer within the {left:.3g} s that its permit had left" if isinstance(error, TimeoutError) else str(error)
     )
-
-
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)

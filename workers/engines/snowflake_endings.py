@@ -10,7 +10,6 @@ from adapters.base import RunStatus
 from adapters.snowflake.history import MOST
 from adapters.snowflake.line import Line, LineError, literal
 from adapters.snowflake.words import Fate
-from control_plane.jobs import FailureCause
 from workers.clock import Clock
 from workers.engines.base import Ending
 from workers.engines.snowflake_plans import Plan, Rows
@@ -63,9 +62,8 @@ class Endings:
         return int(rows)
 
     def _failed(self, run: SnowflakeRun, status: RunStatus, fate: Fate, message: str) -> Ending:
-        now = self._clock.now()
         told = f"{message}; {run.remark}" if run.remark else message
-        return Ending(status, fate.word, now, cause=FailureCause(told, now, run.known(code=fate.code)))
+        return run.failed(status, fate.word, told, self._clock.now(), code=fate.code)
 
     async def _history(self, query_id: str) -> dict[str, Any]:
         columns = "ROWS_PRODUCED, TOTAL_ELAPSED_TIME / 1000, CREDITS_USED_CLOUD_SERVICES"
