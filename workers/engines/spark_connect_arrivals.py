@@ -38,6 +38,8 @@ class Arrivals:
                     return True
         refusal = reader.result().error if reader.done() else None
         if refusal is not None and refusal.condition == SESSION_CLOSED:
+            await self._watch.until_idle(run)  # it may have begun just before
+            run.unresolved = False
             raise closed(run.claim.tag) from refusal
         if refusal is not None and refusal.condition != OPERATION_NOT_FOUND:
             run.remark = refusal.message

@@ -1,6 +1,8 @@
 """Running jobs on a Connect server: what is lost on the way there is no end, and nobody else may speak for a job."""
 
+import asyncio
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,8 +10,10 @@ import pytest
 
 from adapters.base import RunStatus
 from adapters.narrative.spark_connect import SparkConnectAdapter
+from adapters.narrative.spark_connect_line import Line
 from adapters.narrative.spark_connect_names import Server
 from adapters.narrative.spark_outputs import Outputs
+from control_plane.errors import Conflict
 from control_plane.jobs import JobType
 from tests.contract.spark_connect import TIMEOUT_SECONDS, USER, SparkConnectPlane
 from tests.doubles.tcp_proxy import Fault, proxied
@@ -67,3 +71,25 @@ async def test_whoever_asks_as_another_user_sees_no_run_and_cannot_vouch_for_it(
     assert listing.incarnation != work.incarnation
     assert await stranger.observe([run]) == {}
     await stranger.aclose()
+
+
+async def test_a_job_whose_session_is_ended_while_it_is_submitted_is_closed_for_certain(
+    shared_cluster: SparkConnectPlane,
+) -> None:
+    """Its executor says so at once; it kept the job open for good, as one of which something may yet begin."""
+    plane, work = shared_cluster, shared_cluster.work()
+
+    async def end_session() -> None:
+        line = Line(Server.at(plane.server.url), user=USER, timeout_seconds=TIMEOUT_SECONDS)
+        await line.release_session(plane.session(work))
+        await line.aclose()
+
+    def permit_left() -> float:
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(asyncio.run, end_session()).result()
+        return TIMEOUT_SECONDS
+
+    with pytest.raises(Conflict):
+        await plane.submit(work, "SELECT 1", permit_left=permit_left)
+
+    assert await plane.engine.close(work.tag)
