@@ -689,9 +689,38 @@ async def test_a_job_that_is_closed_while_the_master_is_away_is_not_submitted_an
         await until(lambda: Folder(tmp_path).state(claim.tag).begun)
 
         assert await engine.close(claim.tag)
+        assert Folder(tmp_path).state(claim.tag).closed
 
         with pytest.raises(Conflict, match="closed"):
             await starting
+
+
+async def test_a_job_that_is_closed_while_its_submission_is_on_its_way_is_killed_when_it_has_arrived(
+    tmp_path: Path,
+) -> None:
+    claim, arrived, closed, asked = view_of(SQL), asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def master(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode().split("/")[3])
+        if asked[-1] == "create":
+            arrived.set()
+            await closed.wait()
+        said = {"create": CREATED, "kill": killed(True), "status": status("KILLED" if "kill" in asked else "RUNNING")}
+        writer.write(said[asked[-1]])
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(master, "127.0.0.1", 0)
+    async with server, engine_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path) as engine:
+        starting = asyncio.create_task(engine.start(claim, lambda: 30.0))
+        await arrived.wait()
+        confirmed = await engine.close(claim.tag)
+        closed.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            ending = await engine.follow(await starting)
+
+    assert not confirmed  # a driver of it may be created yet
+    assert ending.status is RunStatus.STOPPED
 
 
 async def test_what_a_job_left_goes_also_when_the_master_knows_its_driver_no_more(tmp_path: Path) -> None:
