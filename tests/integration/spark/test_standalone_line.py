@@ -695,6 +695,24 @@ async def test_a_job_that_is_closed_while_the_master_is_away_is_not_submitted_an
             await starting
 
 
+async def test_while_the_warehouse_is_away_an_executor_does_not_confirm_that_it_has_closed_a_job(
+    tmp_path: Path,
+) -> None:
+    claim, warehouse, away = view_of(SQL), tmp_path / "warehouse", tmp_path / "away"
+    warehouse.mkdir()
+    async with engine_to(NOWHERE, warehouse) as engine:
+        starting = asyncio.create_task(engine.start(claim, lambda: 30.0))
+        await until(lambda: Folder(warehouse).state(claim.tag).begun)
+        warehouse.rename(away)
+
+        confirmed = await engine.close(claim.tag)
+        with pytest.raises((Conflict, NotStarted)):  # it may have been writing the script when it went away
+            await starting
+
+    assert not confirmed
+    assert not Folder(away).state(claim.tag).closed
+
+
 async def test_a_job_that_is_closed_while_its_submission_is_on_its_way_is_killed_when_it_has_arrived(
     tmp_path: Path,
 ) -> None:
