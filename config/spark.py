@@ -21,6 +21,7 @@ from config.section import Seconds, Section, Wrong, allowed, validated
 CONNECT = "sc://host:port, or sc://host:port/;use_ssl=true"
 REST = "http://host:6066"
 CLUSTERS = ("connect_url", "master_url")
+UIS = ("ui_url", "master_ui_url")
 #: What a source takes out of those below it by giving a setting.
 REPLACED_BY: Mapping[str, tuple[str, ...]] = {
     "connect_token": ("connect_token_file",),
@@ -132,9 +133,10 @@ def _missing(told: object) -> Iterator[Wrong]:
     if reached and "warehouse" not in names:
         error = allowed("given: the folder that Spark, executors and workers share", beside=reached[0])
         yield Wrong(("warehouse",), error)
-    if "connect_url" in names and "ui_url" not in names:
-        reason = "given: the Connect server's web UI; without it nothing proves that a run has ended"
-        yield Wrong(("ui_url",), allowed(reason, beside="connect_url"))
+    for url, ui in zip(CLUSTERS, UIS, strict=True):
+        if url in names and ui not in names:
+            reason = "given: the server's web UI; without it nothing proves that a run has ended"
+            yield Wrong((ui,), allowed(reason, beside=url))
     for url, others in zip(CLUSTERS, (OF_CONNECT, OF_MASTER), strict=True):
         for name in others if reached and url not in names else ():
             if name in names:

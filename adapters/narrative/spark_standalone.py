@@ -50,7 +50,7 @@ class Left(NamedTuple):
 class SparkStandaloneAdapter:
     """The adapter of a plane's ``dedicated`` cluster. No call to the master lasts longer than *timeout_seconds*.
 
-    *ui_url* is the master's web UI: where it is known, a run has ended only once no worker has an executor of it.
+    *ui_url* is the master's web UI: a run has ended only once no worker that it shows has an executor of it.
     """
 
     engine = ENGINE
@@ -64,7 +64,7 @@ class SparkStandaloneAdapter:
         installation: str,
         data_plane_id: UUID,
         timeout_seconds: float = 10.0,
-        ui_url: str | None = None,
+        ui_url: str,
         token: str | None = None,
     ) -> None:
         self._prefix = f"countermand:{installation}:{data_plane_id}:"
@@ -221,17 +221,18 @@ class SparkStandaloneAdapter:
     async def check(self) -> Check:
         """Whether the master takes orders to kill, tried on no driver at all, and the warehouse can be written.
 
-        Its web UI is looked at where it is known: without it no cancellation would be settled.
+        And its web UI and its workers': without them no cancellation would be settled.
         """
         began = monotonic()
         try:
             version = await self._line.try_orders()
-            shown = ", its web UI shows applications" if await self._line.try_ui() else ""
+            await self._line.try_ui()
             await self._scripts.name()
             await self._outputs.prepare()
         except EngineUnavailable as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
-        detail = f"{self._line.url} takes orders as a Spark {version} master{shown}, and its warehouse can be written"
+        takes_orders = f"{self._line.url} takes orders as a Spark {version} master"
+        detail = f"{takes_orders}, its web UI and its workers' show executors, and its warehouse can be written"
         return Check(ok=True, detail=detail, seconds=monotonic() - began)
 
     async def aclose(self) -> None:
@@ -245,7 +246,7 @@ def for_plane(surroundings: Surroundings) -> SparkStandaloneAdapter:
     Raises BadInput, naming the field, where the master or the warehouse is not configured.
     """
     options: dict[str, Any] = dict(surroundings.options)
-    for name in ("master_url", "warehouse"):
+    for name in ("master_url", "ui_url", "warehouse"):
         if not options.get(name):
             raise BadInput(f"options: {name} is needed for {ENGINE}", field=name)
     if unknown := sorted(options.keys() - set(OPTIONS)):

@@ -161,15 +161,13 @@ class Executors(Struct):
 class MasterLine:
     """Calls to one master; none lasts longer than *timeout_seconds*, whatever the server does.
 
-    *ui_url* is its web UI, where that is known. *token* is sent as a bearer's (``spark.master.rest.filters``), and to
+    *ui_url* is its web UI. *token* is sent as a bearer's (``spark.master.rest.filters``), and to
     no web UI.
     """
 
-    def __init__(
-        self, master_url: str, *, timeout_seconds: float, ui_url: str | None = None, token: str | None = None
-    ) -> None:
+    def __init__(self, master_url: str, *, timeout_seconds: float, ui_url: str, token: str | None = None) -> None:
         self._master = rest_server(master_url)
-        self._ui = master_ui(ui_url) if ui_url else None
+        self._ui = master_ui(ui_url)
         self._timeout_seconds = timeout_seconds
         self._free = asyncio.Semaphore(AT_ONCE)
         # A connection for each call: over a kept one a submission that was never sent looks like one without an answer.
@@ -217,22 +215,20 @@ class MasterLine:
         return {driver_id: task.result() for driver_id, task in zip(known, asked, strict=True)}
 
     async def with_executors(self, names: Collection[str], also_at: Collection[str] = ()) -> frozenset[str]:
-        """Which of these applications may still have executors; none where the master's web UI is not known here.
+        """Which of these applications may still have executors.
 
         The master drops an application, executors and all, when its driver is gone, while its workers may take ten
         seconds to end those. So each worker is asked, unless the master itself shows them all: the workers that it
         has, and those whose web UIs are *also_at*, since a master that was started again may have no worker yet.
         """
-        if self._ui is None:
-            return frozenset()
         shown = {app.name for app in (await self._look(self._ui, "/json/activeapps", Applications)).activeapps}
         if not shown.issuperset(names):
-            shown |= await self._on_workers(self._ui, also_at)
+            shown |= await self._on_workers(also_at)
         return frozenset(shown.intersection(names))
 
-    async def _on_workers(self, ui: Place, also_at: Collection[str]) -> set[str]:
+    async def _on_workers(self, also_at: Collection[str]) -> set[str]:
         """The names of the applications of which a worker runs executors."""
-        known = (await self._look(ui, "/json/workers", Workers)).workers
+        known = (await self._look(self._ui, "/json/workers", Workers)).workers
         places = {worker.webuiaddress.rstrip("/") for worker in known if worker.state == "ALIVE"}.union(also_at)
         try:
             async with asyncio.TaskGroup() as group:
@@ -255,19 +251,16 @@ class MasterLine:
             raise MasterError(Waiting.PLANE_SILENT, self._said(message))
         return told.server_spark_version or "unknown"
 
-    async def try_ui(self) -> bool:
-        """Whether the web UI is known here, and shows what it is asked for; a master that does not lead shows none.
+    async def try_ui(self) -> None:
+        """See that the web UIs show what they are asked for; that of a master which does not lead shows nothing.
 
-        Raises MasterError where it does not.
+        Raises MasterError where they do not.
         """
-        if self._ui is None:
-            return False
         status = (await self._look(self._ui, "/json/status", Leading)).status
         if status != "ALIVE":
             detail = f"{self._ui} is that of a master which does not lead ({status}), and shows no applications"
             raise MasterError(Waiting.PLANE_SILENT, detail)
         await self.with_executors({NOBODY})
-        return True
 
     async def aclose(self) -> None:
         """Let go of connections."""

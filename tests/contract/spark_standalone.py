@@ -145,7 +145,10 @@ async def standalone_plane(cluster: Standalone, warehouse: Path) -> AsyncIterato
     """The plane; what runs in it is ended in the end."""
     async with opened(cluster, warehouse) as engine:
         plane = StandalonePlane(
-            cluster, warehouse, engine, MasterLine(cluster.rest_url, timeout_seconds=ALLOWED_SECONDS)
+            cluster,
+            warehouse,
+            engine,
+            MasterLine(cluster.rest_url, timeout_seconds=ALLOWED_SECONDS, ui_url=cluster.ui_url),
         )
         try:
             yield plane

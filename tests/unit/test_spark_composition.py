@@ -20,7 +20,12 @@ from workers.cli.remote_worker import check_remote_worker
 from workers.cli.spark import adapter_options, engine_options, options_of
 
 SHARED, DEDICATED = ExecutionCluster.SHARED, ExecutionCluster.DEDICATED
-BOTH = 'connect_url = "sc://s:15002"\nui_url = "http://s:4040"\nmaster_url = "http://m:6066"\nwarehouse = "/mnt/w"\n'
+BOTH = """connect_url = "sc://s:15002"
+ui_url = "http://s:4040"
+master_url = "http://m:6066"
+master_ui_url = "http://m:8080"
+warehouse = "/mnt/w"
+"""
 PLANE = DataPlane(
     data_plane_id=UUID(int=1),
     company_id=1,
@@ -70,7 +75,7 @@ def test_a_worker_is_told_of_each_of_the_planes_clusters_the_first_one_first(con
     )
     assert parts[DEDICATED] == (
         "spark-standalone",
-        {"master_url": "http://m:6066", "ui_url": None, "token": None, "warehouse": Path("/mnt/w")},
+        {"master_url": "http://m:6066", "ui_url": "http://m:8080", "token": None, "warehouse": Path("/mnt/w")},
     )
 
 
@@ -121,7 +126,9 @@ def test_a_planes_own_section_is_named_without_a_variable_which_would_not_count(
 
 
 def test_an_executor_serves_those_of_the_planes_clusters_that_the_settings_reach(configure: Configure) -> None:
-    dedicated_alone = configure('[spark]\nmaster_url = "http://m:6066"\nwarehouse = "/mnt/w"\n')
+    dedicated_alone = configure(
+        '[spark]\nmaster_url = "http://m:6066"\nmaster_ui_url = "http://m:8080"\nwarehouse = "/mnt/w"\n'
+    )
 
     assert list(engine_options(dedicated_alone, PLANE)) == [DEDICATED]
     with pytest.raises(BadInput, match=r"^spark\.connect_url: big has clusters of Spark \(shared\)") as caught:
@@ -172,6 +179,7 @@ def test_check_config_tells_every_file_of_the_clusters_that_cannot_be_used(
         token_file = "{tmp_path}/token"
         [worker.planes.big.spark]
         master_url = "http://m:6066"
+        master_ui_url = "http://m:8080"
         master_token_file = "{tmp_path}/nothing"
         warehouse = "{tmp_path}/nowhere"
         """

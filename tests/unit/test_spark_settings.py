@@ -31,7 +31,9 @@ def refusal(path: Path | None) -> list[str]:
 
 def test_one_kind_of_cluster_and_the_warehouse_are_enough(write_file: WriteFile) -> None:
     shared = load_settings(write_file(f"[spark]\n{SHARED}")).spark
-    dedicated = load_settings(write_file('[spark]\nmaster_url = "http://m:6066/"\nwarehouse = "/mnt/w"')).spark
+    dedicated = load_settings(
+        write_file('[spark]\nmaster_url = "http://m:6066/"\nmaster_ui_url = "http://m:8080"\nwarehouse = "/mnt/w"')
+    ).spark
 
     assert (shared.connect_url, shared.connect_user, shared.master_url) == (
         "sc://spark.example:15002",
@@ -57,7 +59,7 @@ def test_it_can_be_set_up_by_variables_alone(monkeypatch: pytest.MonkeyPatch) ->
             ":2: spark.connect_url should be given, or else master_url: nothing says where a cluster is.",
         ),
         (
-            '[spark]\n\nmaster_url = "http://m:6066"',
+            '[spark]\nmaster_ui_url = "http://m:8080"\nmaster_url = "http://m:6066"',
             ":3: spark.warehouse should be given: the folder that Spark, executors and workers share.",
         ),
         (
@@ -69,13 +71,17 @@ def test_it_can_be_set_up_by_variables_alone(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (
             '[spark]\nconnect_url = "sc://s:15002"\nwarehouse = "/w"',
+            (":2: spark.ui_url should be given: the server's web UI; without it nothing proves that a run has ended."),
+        ),
+        (
+            '[spark]\nmaster_url = "http://m:6066"\nwarehouse = "/w"',
             (
-                ":2: spark.ui_url should be given: the Connect server's web UI; without it nothing proves that a run "
+                ":2: spark.master_ui_url should be given: the server's web UI; without it nothing proves that a run "
                 "has ended."
             ),
         ),
         (
-            '[spark]\nmaster_url = "http://m:6066"\nwarehouse = "/w"\nui_url = "http://s:4040"',
+            '[spark]\nmaster_url = "http://m:6066"\nwarehouse = "/w"\nui_url = "http://s:4040"\nmaster_ui_url = "http://m:8080"',
             ":4: spark.ui_url should be absent without connect_url, to which it belongs.",
         ),
         (
@@ -118,7 +124,7 @@ def test_an_address_of_a_connect_server_that_cannot_be_right_is_told_and_no_secr
 
 @pytest.mark.parametrize("wrong", ["spark://m:7077", "http://m", "m:6066", "http://m:6066/v1/submissions"])
 def test_an_address_of_a_master_that_cannot_be_right_is_told(write_file: WriteFile, wrong: str) -> None:
-    [said] = refusal(write_file(f'[spark]\nmaster_url = "{wrong}"\nwarehouse = "/w"'))
+    [said] = refusal(write_file(f'[spark]\nmaster_url = "{wrong}"\nwarehouse = "/w"\nmaster_ui_url = "http://m:8080"'))
 
     assert said.startswith(":2: spark.master_url should be http://host:6066")
     assert ("spark://" in said) == wrong.startswith("spark://")
@@ -155,7 +161,8 @@ def test_several_mistakes_are_told_at_once(write_file: WriteFile) -> None:
 
 
 def test_the_properties_of_dedicated_applications_are_called_as_spark_calls_them(write_file: WriteFile) -> None:
-    text = '[spark]\nmaster_url = "http://m:6066"\nwarehouse = "/w"\n[spark.properties]\n'
+    reached = 'master_url = "http://m:6066"\nmaster_ui_url = "http://m:8080"\n'
+    text = f'[spark]\n{reached}warehouse = "/w"\n[spark.properties]\n'
     written = 'spark.executor.memory = "4g"\n"spark.cores.max" = "8"\nspark.sql.catalog.narrative = "N"\n'
 
     assert load_settings(write_file(text + written)).spark.properties == {
@@ -164,7 +171,7 @@ def test_the_properties_of_dedicated_applications_are_called_as_spark_calls_them
         "spark.sql.catalog.narrative": "N",
     }
     assert refusal(write_file(f"{text}spark.cores.max = 8")) == [
-        ':4: spark.properties."spark.cores.max" should be a valid string, not 8.'
+        ':5: spark.properties."spark.cores.max" should be a valid string, not 8.'
     ]
 
 
@@ -184,6 +191,7 @@ def test_the_adapter_of_a_package_is_enough_too_and_only_for_a_known_cluster(wri
 
 def test_a_planes_own_clusters_are_complete_in_themselves(write_file: WriteFile) -> None:
     own = '[worker.planes.big]\ntoken_file = "/big"\n[worker.planes.big.spark]\nmaster_url = "http://m:6066"\n'
+    own += 'master_ui_url = "http://m:8080"\n'
     settings = load_settings(write_file(f'{REACH}[spark]\n{SHARED}{own}warehouse = "/mnt/big"'))
 
     big = settings.worker.planes["big"].spark
@@ -193,6 +201,7 @@ def test_a_planes_own_clusters_are_complete_in_themselves(write_file: WriteFile)
 
 def test_what_is_wrong_with_a_planes_own_clusters_is_told_by_their_section(write_file: WriteFile) -> None:
     own = '[worker.planes.big]\ntoken_file = "/big"\n[worker.planes.big.spark]\nmaster_url = "http://m:6066"\n'
+    own += 'master_ui_url = "http://m:8080"\n'
 
     assert refusal(write_file(f"{REACH}{own}")) == [
         ":5: worker.planes.big.spark.warehouse should be given: the folder that Spark, executors and workers share."

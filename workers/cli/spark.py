@@ -65,9 +65,10 @@ def options_of(settings: "Settings", cluster: ExecutionCluster, section: str = C
     address = _needed(getattr(own, name), name, f"nothing says where the {cluster} cluster is", section)
     warehouse = _needed(own.warehouse, "warehouse", "nothing says where outputs lie", section)
     if cluster is ExecutionCluster.DEDICATED:
+        why = "a driver's end is not that of its executors"
         return {
             "master_url": address,
-            "ui_url": own.master_ui_url,
+            "ui_url": _needed(own.master_ui_url, "master_ui_url", why, section),
             "token": _token(own.master_token, own.master_token_file, f"{section}.master_token_file"),
             "warehouse": warehouse,
         }

@@ -78,8 +78,8 @@ class SparkStandaloneEngine:
         master_url: str,
         warehouse: Path,
         *,
+        ui_url: str,
         timeout_seconds: float = 30.0,
-        ui_url: str | None = None,
         token: str | None = None,
         **options: Any,
     ) -> Self:

@@ -1,6 +1,6 @@
 """An executor's process that starts one job on a dedicated cluster and then only waits: what is killed here is real.
 
-``python -m tests.integration.spark.submitting MASTER WAREHOUSE JOB SQL``.
+``python -m tests.integration.spark.submitting MASTER UI WAREHOUSE JOB SQL``.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from tests.narrative import view_of
 from workers.engines.spark_standalone import SparkStandaloneEngine
 
 
-async def main(master_url: str, warehouse: str, job: str, sql: str) -> None:
-    engine = await SparkStandaloneEngine.open(master_url, Path(warehouse), properties=SMALL)
+async def main(master_url: str, ui_url: str, warehouse: str, job: str, sql: str) -> None:
+    engine = await SparkStandaloneEngine.open(master_url, Path(warehouse), ui_url=ui_url, properties=SMALL)
     handle = await engine.start(view_of(sql, job_id=UUID(job)), lambda: 30.0)
     await engine.follow(handle)
 

@@ -116,7 +116,9 @@ async def test_the_reference_pages_sql_runs_unchanged_in_an_application(
         "spark.sql.catalog.narrative": CATALOG,
         "spark.sql.shuffle.partitions": "2",
     }
-    engine = await SparkStandaloneEngine.open(spark_standalone.rest_url, tmp_path, properties=properties)
+    engine = await SparkStandaloneEngine.open(
+        spark_standalone.rest_url, tmp_path, ui_url=spark_standalone.ui_url, properties=properties
+    )
 
     ending = await engine.follow(await engine.start(claim, lambda: TIMEOUT_SECONDS))
     published = await engine.publish([structs.replace(claim, publication=Publication(6404, 1))])

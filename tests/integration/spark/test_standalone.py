@@ -130,7 +130,8 @@ async def test_a_job_whose_executor_was_killed_is_found_by_its_tag_stopped_and_l
 ) -> None:
     claim = view_of(ENDLESS, job_id=uuid4())
     work = work_of(claim, tmp_path)
-    command = [sys.executable, "-m", "tests.integration.spark.submitting", cluster.rest_url, str(tmp_path)]
+    command = [sys.executable, "-m", "tests.integration.spark.submitting"]
+    command += [cluster.rest_url, cluster.ui_url, str(tmp_path)]
     executor = await asyncio.create_subprocess_exec(*command, str(claim.job_id), ENDLESS, cwd=ROOT)
     try:
         processes = await until_computing(cluster, tmp_path, claim.tag)
@@ -191,7 +192,7 @@ async def test_a_submission_whose_answer_was_lost_leaves_nothing_that_runs(
     claim = view_of(ENDLESS)
     address = urlsplit(cluster.rest_url)
     proxy = TcpProxy((str(address.hostname), int(address.port or 0)))
-    engine = await SparkStandaloneEngine.open(proxy.url, tmp_path, properties=SMALL)
+    engine = await SparkStandaloneEngine.open(proxy.url, tmp_path, ui_url=cluster.ui_url, properties=SMALL)
     proxy.begin(Fault.LOSE_ANSWERS, only="/create")
 
     with pytest.raises(NotStarted, match="was not answered"):
@@ -230,7 +231,8 @@ async def test_a_driver_that_is_launched_after_closing_finds_nothing_to_run_and_
     late = view_of(ENDLESS)
     with Standalone(tmp_path / "cluster") as cluster:
         cluster.resume_master()
-        adapter, line = adapter_of(cluster, warehouse), MasterLine(cluster.rest_url, timeout_seconds=10.0)
+        adapter = adapter_of(cluster, warehouse)
+        line = MasterLine(cluster.rest_url, timeout_seconds=10.0, ui_url=cluster.ui_url)
         async with opened(cluster, warehouse) as engine:
             handle = await engine.start(late, lambda: 30.0)
             (Folder(warehouse).events(late.tag).parent / "driver").unlink()
