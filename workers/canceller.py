@@ -184,10 +184,10 @@ class Canceller:
             if runs and self._may_stop(case, len(runs)):
                 rungs[climb(case, now, self._limits.patience)].append((case, runs))
                 case.first_stop_at = case.first_stop_at or now
-                case.stopped_at |= dict.fromkeys((run.handle for run in runs), moment)
         for rung, stopped in rungs.items():
             answers = await self._adapter.stop([run for _, runs in stopped for run in runs], rung)
             for case, runs in stopped:
+                case.stopped_at |= dict.fromkeys((run.handle for run in runs), moment)  # not where the adapter failed
                 heed(case, [answers.get(run.handle, StopAnswer.UNREACHABLE) for run in runs])
 
     def _may_stop(self, case: Case, runs: int) -> bool:

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from adapters.base import Listing, Run, StopAnswer
-from control_plane.jobs import Rung
+from control_plane.jobs import Handle, Rung, Waiting
 from control_plane.work import Work
 from tests.doubles.memory_engine import MemoryEngine
 from tests.integration.given import Given
@@ -65,6 +66,18 @@ class Slow(MemoryEngine):
         return {job_id: structs.replace(listing, again_seconds=0.2) for job_id, listing in listings.items()}
 
 
+@dataclass
+class Choking(MemoryEngine):
+    """The double, which fails over one job's stop, and so over all that are stopped together with it."""
+
+    over: UUID | None = None
+
+    async def stop(self, runs: Sequence[Run], rung: Rung) -> Mapping[Handle, StopAnswer]:
+        if any(run.job_id == self.over for run in runs):
+            raise ValueError("invalid literal for int()")
+        return await super().stop(runs, rung)
+
+
 def limited(given: Given, engine: MemoryEngine, **limits: object) -> Timely:
     return Timely(given, {given.plane.data_plane_id: engine}, limits=replace(Limits(), **limits))  # type: ignore[arg-type]
 
@@ -114,6 +127,26 @@ def test_a_second_run_of_a_job_is_stopped_as_soon_as_it_is_seen(given: Given) ->
 
     run(scenario())
     assert engine.stopped[1][0] - engine.stopped[0][0] <= 1
+
+
+def test_a_stop_that_an_adapter_failed_over_is_made_up_for_at_once(given: Given) -> None:
+    engine = Choking()
+    bench = limited(given, engine, stop_again_seconds=1000, round_seconds=1000)
+    works = closed(given, [started(given, engine) for _ in range(20)])
+    engine.over = works[7].job_id
+    others = [work for work in works if work.job_id != engine.over]
+    began = given.clock.now
+
+    async def scenario() -> None:
+        async with bench.at_work():
+            await bench.until(bench.waits(works[7].job_id, Waiting.ADAPTER_ERROR))
+            await bench.until(lambda: settled(bench, others))
+            took.append((given.clock.now - began).total_seconds())
+
+    took: list[float] = []
+    with capture_logs():
+        run(scenario())
+    assert took[0] <= 100
 
 
 def test_it_is_looked_again_no_sooner_than_an_engine_says_that_it_may_show_an_end(given: Given) -> None:
