@@ -105,7 +105,7 @@ class Lookout:
                     return sight
                 await self._line.identity()  # sees that the session is there
                 sight = await self._look_past_the_driver(application)
-                if any(sight.may_lack(operation) for operation in chain.from_iterable(asked)):
+                if any(sight.may_hide(operation) for operation in chain.from_iterable(asked)):
                     tasks = await self._ui.tasks(application)
                     return sight.with_tasks(tasks, await self._look_past_a_marker(application))
                 return sight
@@ -127,7 +127,8 @@ class Lookout:
             some_wait |= any_waits
             in_line |= any(threads.is_full(sizes) for threads in moments)
         sight = await self._look_past_a_marker(application)
-        return (sight.since(earlier) if some_wait else sight)._replace(in_line=in_line)
+        sight = sight.since(earlier) if some_wait else sight
+        return sight._replace(in_line=in_line or sight.in_line)
 
     async def _pool_sizes(self) -> dict[str, int]:
         told = await self._line.settings([name for name, _ in POOLS.values() if name is not None])

@@ -57,6 +57,7 @@ class Stage(Struct, frozen=True, rename="camel"):
     """One attempt of a stage."""
 
     stage_id: int
+    attempt_id: int = 0
     status: str = "UNKNOWN"
     num_active_tasks: int = 0
 
@@ -98,24 +99,33 @@ class Sight(NamedTuple):
     unfinished: frozenset[tuple[str, str]] = frozenset()  #: sessions and operations of which it knows no end
     began: Mapping[tuple[str, str], datetime] = {}  #: when an operation did, as far as that is known
     in_line: bool = False  #: something of anybody's may stand in line for a thread of the driver
+    cut: frozenset[int] = frozenset()  #: stages of which an earlier attempt is forgotten
     strays: bool | None = None  #: whether tasks run that are of no job that is shown; None: nobody has looked
 
     @classmethod
     def of(cls, statements: Iterable[Statement], jobs: Iterable[Job], stages: Iterable[Stage]) -> Self:
         """What is told of all of them."""
-        known = list(statements)
+        known, attempts = list(statements), list(stages)
         return cls(
             tuple(jobs),
-            active_tasks(stages),
+            active_tasks(attempts),
             frozenset(one.name for one in known if one.state not in FINISHED),
             {one.name: datetime.fromtimestamp(one.start_timestamp / 1000, UTC) for one in known},
+            cut=_cut(attempts),
         )
 
     def since(self, earlier: "Sight") -> "Sight":
-        """The same, and what has ended since *earlier* as running: whoever waited for it may begin more just now."""
+        """The same, and what has ended since *earlier* as running: whoever waited for it may begin more just now.
+
+        Of what came meanwhile, and is forgotten already, nobody can tell whose it was.
+        """
         over = {job.job_id for job in earlier.jobs if job.status != "RUNNING"}
-        jobs = (job if job.job_id in over else structs.replace(job, status="RUNNING") for job in self.jobs)
-        return self._replace(jobs=tuple(jobs))
+        shown = {job.job_id for job in self.jobs}
+        jobs = [job if job.job_id in over else structs.replace(job, status="RUNNING") for job in self.jobs]
+        forgotten = [job for job in earlier.jobs if job.job_id not in over | shown]
+        latest = max((job.job_id for job in earlier.jobs), default=-1)
+        is_cut = not shown.issuperset(range(latest + 1, max(shown, default=-1)))
+        return self._replace(jobs=(*jobs, *forgotten), in_line=self.in_line or is_cut)
 
     def with_tasks(self, tasks: Mapping[int, int], later: "Sight") -> "Sight":
         """The same, with the *tasks* that executors ran afterwards, by stage; *later* shows the jobs of all of them.
@@ -133,6 +143,10 @@ class Sight(NamedTuple):
         forgotten = self.strays is not False and self.may_lack(operation)
         return traces._replace(unfinished=name in self.unfinished, in_line=self.in_line, forgotten=forgotten)
 
+    def may_hide(self, operation: Operation) -> bool:
+        """Whether it may go on although nothing that is shown says so: something of it may be forgotten."""
+        return self.may_lack(operation) and not self.traces(operation).are_shown
+
     def may_lack(self, operation: Operation) -> bool:
         """Whether something of the operation may have ended and been forgotten: a job, or a stage of one.
 
@@ -142,7 +156,8 @@ class Sight(NamedTuple):
         stages = {stage for job in self.jobs if name in job.operations for stage in job.stage_ids}
         until = self._forgotten_until
         began = self.began.get(name)
-        return not stages <= self.active.keys() or (until is not None and (began is None or began <= until))
+        is_cut = not stages <= self.active.keys() - self.cut
+        return is_cut or (until is not None and (began is None or began <= until))
 
     @property
     def _forgotten_until(self) -> datetime | None:
@@ -189,8 +204,16 @@ def moment(text: str) -> datetime:
 
 
 def active_tasks(stages: Iterable[Stage]) -> dict[int, int]:
-    """By stage, in all of its attempts."""
+    """By stage, in all of its attempts that are shown."""
     active: dict[int, int] = {}
     for stage in stages:
         active[stage.stage_id] = active.get(stage.stage_id, 0) + stage.active_tasks
     return active
+
+
+def _cut(stages: Iterable[Stage]) -> frozenset[int]:
+    """Those of which not all attempts are shown: their numbers begin with 0."""
+    attempts: dict[int, set[int]] = {}
+    for stage in stages:
+        attempts.setdefault(stage.stage_id, set()).add(stage.attempt_id)
+    return frozenset(stage for stage, shown in attempts.items() if len(shown) <= max(shown))

@@ -58,6 +58,7 @@ class Outliving:
     """The operations that Connect says have ended, and that went on when the web UI last showed them.
 
     The UI forgets its oldest jobs (``spark.ui.retainedJobs``), also one of which a task is left: that is no end of it.
+    That no thread runs a task of a job that is not shown is.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class Outliving:
         traces = sight.traces(operation)
         if traces.are_shown:
             self._names.add(name)
-        elif sight.shows_job_of(operation):
+        elif sight.shows_job_of(operation) or sight.strays is False:
             self._names.discard(name)
         return traces.computes or name in self._names
 

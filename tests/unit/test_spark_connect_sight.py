@@ -9,11 +9,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from adapters.base import Run, RunStatus
 from adapters.narrative.spark_connect_names import Identity, Operation, operation_of, session_of
 from adapters.narrative.spark_connect_sessions import gone
-from adapters.narrative.spark_connect_sight import Job, Sight, Stage, active_tasks, moment
+from adapters.narrative.spark_connect_sight import Job, Sight, Stage, Statement, active_tasks, moment
 from adapters.narrative.spark_connect_threads import Thread, tasks
 from adapters.narrative.spark_connect_words import Outliving, looked_at, run_of
 
@@ -134,6 +135,15 @@ def test_a_run_that_began_before_the_oldest_end_that_is_shown_may_go_on_unseen()
     assert statuses == [RunStatus.ACTIVE, RunStatus.STOPPED, RunStatus.ACTIVE]
 
 
+def test_when_an_operation_began_the_ui_tells_in_milliseconds_and_the_oldest_end_that_is_shown_counts() -> None:
+    jobs = [later_job(8, ended_at="2026-11-28T22:14:53.000GMT"), later_job(7)]
+    ended_at = int(moment(ENDED_AT).timestamp() * 1000)
+
+    looks = [Sight.of([Statement(SESSION, OPERATION, "CLOSED", ended_at + later)], jobs, []) for later in (0, 1)]
+
+    assert [look.may_lack(NAME) for look in looks] == [True, False]
+
+
 def test_a_list_that_shows_no_end_says_nothing_of_what_is_forgotten() -> None:
     running = Job(8, [], [8], "RUNNING")
 
@@ -154,6 +164,57 @@ def test_a_job_of_which_a_stage_is_forgotten_may_have_a_task_left() -> None:
 
     assert [run.status for run in (seen, tried, over)] == [RunStatus.ACTIVE, RunStatus.ACTIVE, RunStatus.STOPPED]
     assert tried.word == "CANCELLED, 1 tasks active"
+
+
+def test_a_stage_of_which_an_earlier_attempt_is_forgotten_may_have_a_task_left_of_that() -> None:
+    """Tasks of an attempt that failed go on; where all attempts are shown, so are these."""
+    [job] = sight(job="FAILED", stage="FAILED", tasks=0).jobs
+    first, second = Stage(3, status="FAILED"), Stage(3, attempt_id=1, status="COMPLETE")
+    looks = [Sight.of([], [job], stages) for stages in ([first, second], [second])]
+
+    statuses = [looked_at(said("CANCELLED"), seen, HERE.user, Outliving()).status for seen in looks]
+    left = looked_at(said("CANCELLED"), looks[1].with_tasks({3: 1}, looks[1]), HERE.user, Outliving())
+
+    assert statuses == [RunStatus.STOPPED, RunStatus.ACTIVE]
+    assert left.word == "CANCELLED, 1 tasks active"
+
+
+def test_what_outlived_its_job_has_ended_once_no_task_of_what_is_forgotten_runs() -> None:
+    """Otherwise whoever saw it go on would wait for ever."""
+    outliving = Outliving()
+    looks = [
+        sight(job="FAILED", stage="FAILED", tasks=1),
+        cut(),
+        Sight((), {}),
+        cut().with_tasks({3: 1}, cut()),
+        cut().with_tasks({8: 1}, cut()),
+    ]
+
+    statuses = [looked_at(said("CANCELLED"), seen, HERE.user, outliving).status for seen in looks]
+
+    assert statuses == [*[RunStatus.ACTIVE] * 4, RunStatus.STOPPED]
+
+
+def test_a_job_that_ended_and_was_forgotten_during_a_look_counts_as_running() -> None:
+    """Whoever waited for it may begin more; what came and went meanwhile, nobody can tell whose it was."""
+    [running] = sight(job="RUNNING", stage="ACTIVE", tasks=1).jobs
+    earlier = Sight((running,), {3: 1})
+    whole = Sight((later_job(1), structs.replace(running, status="FAILED", completion_time=ENDED_AT)), {3: 0})
+    cut_short = Sight((later_job(1),), {3: 0})
+    two_later = Sight((later_job(2), later_job(0)), {})
+
+    assert cut_short.since(earlier).traces(NAME).running_jobs == whole.since(earlier).traces(NAME).running_jobs == 1
+    assert two_later.since(Sight((later_job(0),), {})).in_line
+    assert not whole.since(earlier).in_line
+    assert whole._replace(in_line=True).since(earlier).in_line
+
+
+def test_the_tasks_of_a_job_that_is_shown_are_those_that_the_ui_knows_and_those_that_threads_run() -> None:
+    shown = sight(job="FAILED", stage="FAILED", tasks=2)
+
+    counts = [shown.with_tasks(tasks, shown).traces(NAME).active_tasks for tasks in ({}, {3: 1}, {3: 4})]
+
+    assert counts == [2, 2, 4]
 
 
 @pytest.mark.parametrize(
