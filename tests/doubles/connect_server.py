@@ -39,8 +39,10 @@ class TellingServer(base_pb2_grpc.SparkConnectServiceServicer):
     jobs: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
     threads: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  #: by executor; one without is not active
+    dumps: list[list[dict[str, Any]]] = field(default_factory=list)  #: of the driver's, before *threads* has the word
     late: list[dict[str, Any]] = field(default_factory=list)  #: shown from the first statement after a dump of threads
     passed: int = 0  #: jobs that come before the next statement's, and are forgotten by then
+    ends: set[int] = field(default_factory=set)  #: jobs that end with the next statement
     asked: list[str] = field(default_factory=list)
     begun: int = 0
 
@@ -53,7 +55,8 @@ class TellingServer(base_pb2_grpc.SparkConnectServiceServicer):
         if what == "executors":
             return [{"id": name, "isActive": bool(self.threads[name])} for name in self.threads]
         if what.startswith("executors/"):
-            return self.threads.get(what.split("/")[1]) or None
+            name = what.split("/")[1]
+            return (self.dumps.pop(0) if name == "driver" and self.dumps else self.threads.get(name)) or None
         return {"connect/operations": self.operations, "jobs": self.jobs, "stages": self.stages}[what]
 
     # --- its service, with the names that Spark gives its calls
@@ -67,6 +70,7 @@ class TellingServer(base_pb2_grpc.SparkConnectServiceServicer):
         if "executors/0/threads" in self.asked:
             self.jobs = [*self.jobs, *self.late]
         number = max((one["jobId"] for one in self.jobs), default=-1) + 1 + self.passed
+        self.jobs = [job(one["jobId"]) if one["jobId"] in self.ends else one for one in self.jobs]
         self.jobs = [*self.jobs, job(number, request.session_id, request.operation_id)]
         yield spark.ExecutePlanResponse(result_complete=spark.ExecutePlanResponse.ResultComplete())
 

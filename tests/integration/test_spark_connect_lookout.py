@@ -142,3 +142,17 @@ async def test_while_a_pool_of_the_driver_is_full_nothing_has_ended() -> None:
     sight = await looked(server, [ENDED])
 
     assert (sight.in_line, sight.traces(ENDED).computes) == (True, True)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_job_that_ends_during_a_look_counts_as_running_only_where_a_thread_may_have_waited_for_it(
+    waits: bool,
+) -> None:
+    server = telling()
+    server.ends = {0}
+    server.dumps = [[thread("subquery-1", "DAGScheduler.runJob")] for _ in range(2)]
+    server.threads["driver"] = server.dumps[0] if waits else [thread("subquery-1", "ThreadPoolExecutor.getTask")]
+
+    sight = await looked(server, [ENDED])
+
+    assert any(one.job_id == 0 and one.status == "RUNNING" for one in sight.jobs) is waits
