@@ -10,20 +10,24 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from msgspec import structs
 
-from adapters.base import ENDED, Check, Listing, Run, RunStatus, StopAnswer, Trouble
+from adapters.base import ENDED, Check, Listing, Run, StopAnswer, Trouble
 from adapters.narrative.spark_outputs import Outputs
-from adapters.narrative.spark_standalone_line import (
-    DRIVER_ID,
-    ENGINE,
-    LOOK_AGAIN_SECONDS,
-    Fate,
-    MasterError,
-    MasterLine,
+from adapters.narrative.spark_standalone_fates import DRIVER_ID, Fate
+from adapters.narrative.spark_standalone_line import ENGINE, LOOK_AGAIN_SECONDS, MasterError, MasterLine
+from adapters.narrative.spark_standalone_listings import (
+    Left,
+    driver_named,
+    drivers_of,
+    is_idle,
+    own_listing,
+    seen,
+    tracked_listing,
+    unseen,
 )
 from adapters.narrative.spark_standalone_scripts import Scripts, State, job_of
 from adapters.registry import Surroundings
@@ -33,18 +37,6 @@ from control_plane.work import Work
 
 OPTIONS = ("master_url", "warehouse", "ui_url", "token")
 REMEMBERED = 10_000
-MAYBE_SUBMITTED = Trouble(
-    Waiting.NOT_CLOSED, "it may have been submitted, and no driver of it has begun; closing it settles that"
-)
-NAMELESS = Trouble(Waiting.HANDLE_UNKNOWN, "a driver of it has begun that has not told its name yet")
-NO_DRIVER = Trouble(Waiting.HANDLE_UNKNOWN, "the handle is no driver's id: driver-20260131120000-0001")
-
-
-class Left(NamedTuple):
-    """The applications, by their tags, that may have executors still; or why that could not be seen."""
-
-    tags: frozenset[str] = frozenset()
-    silence: Trouble | None = None
 
 
 class SparkStandaloneAdapter:
@@ -93,15 +85,15 @@ class SparkStandaloneAdapter:
             states, silence = await self._scripts.states(tags), None
         except EngineUnavailable as error:
             states, silence = dict.fromkeys(tags, State(begun=True)), _trouble(error)
-        drivers = {work.job_id: _drivers_of(work, states.get(work.tag), here) for work in works}
+        drivers = {work.job_id: drivers_of(work, states.get(work.tag), here) for work in works}
         ended = frozenset(driver_id for state in states.values() for driver_id in state.ended)
         fates = await self._fates({driver_id for ids in drivers.values() for driver_id in ids}, ended)
-        named = {work.job_id: _unseen(work, drivers[work.job_id], here) for work in works}
+        named = {work.job_id: unseen(work, drivers[work.job_id], here) for work in works}
         left = await self._executors_left([run for runs in named.values() for run in runs], fates)
         listings: dict[UUID, Listing] = {}
         for work in works:
-            runs = tuple(_seen(run, fates, left) for run in named[work.job_id])
-            listing = _tracked_listing(runs, here) if work.tracked else _own_listing(runs, states[work.tag], here)
+            runs = tuple(seen(run, fates, left) for run in named[work.job_id])
+            listing = tracked_listing(runs, here) if work.tracked else own_listing(runs, states[work.tag], here)
             if left.silence is not None and any(fates[run.handle.run_id].run_status in ENDED for run in runs):
                 listing = Listing(runs, incarnation=here, trouble=left.silence)
             if silence is not None:
@@ -114,11 +106,11 @@ class SparkStandaloneAdapter:
         if not runs:
             return {}
         here = await self._scripts.name()
-        asked = [run for run in runs if _driver_of(run.handle, here) is not None]
+        asked = [run for run in runs if driver_named(run.handle, here) is not None]
         fates = await self._fates({run.handle.run_id for run in asked}, await self._ended(asked))
         known = [run for run in asked if run.handle.run_id in fates]
         left = await self._executors_left(known, fates)
-        return {run.handle: _seen(run, fates, left) for run in known}
+        return {run.handle: seen(run, fates, left) for run in known}
 
     async def running(self) -> Listing:
         """Every active run of the plane's jobs; complete where no driver can be missing."""
@@ -212,7 +204,7 @@ class SparkStandaloneAdapter:
     async def discard(self, works: Sequence[Work]) -> Mapping[UUID, tuple[str, ...]]:
         """Remove what these jobs wrote, except those of which a driver may still write."""
         listings = await self.find(works)
-        idle = [work for work in works if _is_idle(listings[work.job_id])]
+        idle = [work for work in works if is_idle(listings[work.job_id])]
         removed = await self._outputs.discard([work.job_id for work in idle]) if idle else {}
         return {work.job_id: removed.get(work.job_id, ()) for work in idle}
 
@@ -266,61 +258,3 @@ def _trouble(error: EngineUnavailable) -> Trouble:
 
 def _claimed_in(work: Work) -> str | None:
     return work.handle.incarnation if work.handle is not None else work.incarnation
-
-
-def _driver_of(handle: Handle | None, here: str) -> str | None:
-    """The driver that the handle names, where it is one of this plane's; a tracked one bears no incarnation yet."""
-    if handle is None or handle.incarnation not in ("", here) or not DRIVER_ID.fullmatch(handle.run_id):
-        return None
-    return handle.run_id
-
-
-def _drivers_of(work: Work, state: State | None, here: str) -> frozenset[str]:
-    known = state.drivers if state is not None else frozenset()
-    named = _driver_of(work.handle, here)
-    return known | ({named} if named is not None else frozenset())
-
-
-def _unseen(work: Work, drivers: Collection[str], here: str) -> tuple[Run, ...]:
-    """The job's runs before they were looked at."""
-    tag = work.tag if work.tracked is None else ""
-    handles = (Handle(ENGINE, here, driver_id) for driver_id in sorted(drivers))
-    return tuple(Run(work.job_id, tag, handle, RunStatus.UNKNOWN) for handle in handles)
-
-
-def _seen(run: Run, fates: Mapping[str, Fate], left: Left) -> Run:
-    """The run as the master tells of it now, and the workers of its executors."""
-    fate = fates[run.handle.run_id]
-    now = structs.replace(run, status=fate.run_status, word=fate.word, ended_at=None)
-    if now.status not in ENDED:
-        return now
-    if left.silence is not None:
-        word = f"{fate.word}, and whether executors of it are left is not known"
-        return structs.replace(now, status=RunStatus.UNKNOWN, word=word)
-    if run.tag in left.tags:  # tasks run on after the driver's end
-        return structs.replace(now, status=RunStatus.ACTIVE, word=f"{fate.word}, and its executors are ending")
-    return structs.replace(now, ended_at=fate.told_at)
-
-
-def _own_listing(runs: tuple[Run, ...], state: State, here: str) -> Listing:
-    """One submission has one driver, so that none is missing where it is known."""
-    if state.nameless:
-        return Listing(runs, incarnation=here, trouble=NAMELESS)
-    if not (state.is_certain or runs):
-        return Listing(incarnation=here, trouble=MAYBE_SUBMITTED)
-    return Listing(runs, complete=True, incarnation=here)
-
-
-def _tracked_listing(runs: tuple[Run, ...], here: str) -> Listing:
-    """That the master does not know a driver may mean that it forgot it."""
-    if not runs:
-        return Listing(incarnation=here, trouble=NO_DRIVER)
-    if runs[0].status is RunStatus.UNKNOWN:
-        detail = f"the master does not know the driver {runs[0].handle.run_id} (any more); is it its id?"
-        return Listing(incarnation=here, trouble=Trouble(Waiting.HANDLE_UNKNOWN, detail))
-    return Listing(runs, complete=True, incarnation=here)
-
-
-def _is_idle(listing: Listing) -> bool:
-    """Whether nothing of it is known to run, or may run."""
-    return listing.complete and all(run.status in ENDED for run in listing.runs)

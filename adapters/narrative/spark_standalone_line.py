@@ -6,18 +6,19 @@ applications is no evidence: it names no driver's tag, and shows a killed applic
 """
 
 import asyncio
-import re
 import ssl
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
 from msgspec import Struct
 
-from adapters.base import RunStatus, Trouble
+from adapters.base import Trouble
+from adapters.narrative.spark_standalone_answers import Applications, Executors, Leading, Told, Workers
+from adapters.narrative.spark_standalone_fates import DRIVER_ID, Fate
 from adapters.narrative.spark_standalone_places import Place, master_ui, rest_server, worker_ui
 from control_plane.errors import EngineUnavailable
 from control_plane.jobs import Waiting
@@ -25,7 +26,6 @@ from control_plane.jobs import Waiting
 Kind = TypeVar("Kind", bound=Struct)
 
 ENGINE = "spark-standalone"
-DRIVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 #: Between two looks at an application that ends: that takes it half a second, and a look 8 ms of the master's time.
 LOOK_AGAIN_SECONDS = 0.1
 AT_ONCE = 16  #: calls under way at the same time
@@ -33,14 +33,6 @@ NOBODY = "driver-of-nobody"  #: the name of no driver: the master's are made of 
 #: Answers after which the master has created nothing; 468: it does not speak this version of the protocol.
 REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 468})
 OF_THE_REQUEST = frozenset({400, 413})  #: what was sent is wrong, and not where it was sent
-STATUSES = {
-    "SUBMITTED": RunStatus.ACTIVE,  # it waits for a worker with room
-    "RUNNING": RunStatus.ACTIVE,
-    "RELAUNCHING": RunStatus.ACTIVE,
-    "FINISHED": RunStatus.SUCCEEDED,
-    "FAILED": RunStatus.ERRORED,
-    "KILLED": RunStatus.STOPPED,
-}
 
 
 class MasterError(EngineUnavailable):
@@ -55,107 +47,6 @@ class MasterError(EngineUnavailable):
         self.trouble = Trouble(waiting, detail)
         self.nothing_sent = nothing_sent
         self.refused = refused
-
-
-class Fate(NamedTuple):
-    """What the master says of a driver: its ``driverState``, none for a driver that it does not know.
-
-    *told_at* is the master's own clock; it tells no moment of an end. *worker* is where the driver was launched.
-    *log_ended*: the application itself has told, in its event log, that it has ended.
-    """
-
-    state: str
-    message: str = ""
-    told_at: datetime | None = None
-    worker: str = ""
-    log_ended: bool = False
-
-    @property
-    def run_status(self) -> RunStatus:
-        """Unknown, never gone, for a driver that the master does not know: started again, it forgets live ones.
-
-        It calls a driver ERROR for two reasons. With an exception, from the worker, it never ran or was killed for it.
-        Without one, its worker was lost, or did not come back after the master's recovery: it may well run on there.
-        Where the master cannot say, the driver's own word for its application's end counts.
-        """
-        told = STATUSES.get(self.state, RunStatus.UNKNOWN)
-        if self.state == "ERROR" and self.message:
-            told = RunStatus.ERRORED
-        return RunStatus.STOPPED if told is RunStatus.UNKNOWN and self.log_ended else told
-
-    @property
-    def is_by_log(self) -> bool:
-        """Whether it is the application alone that tells its end: of its executors that says nothing."""
-        return self.log_ended and STATUSES.get(self.state) is None and self.run_status is RunStatus.STOPPED
-
-    @property
-    def word(self) -> str:
-        """The master's own word, and ours for what it does not say."""
-        word = self.state or "not known to the master"
-        if self.state == "ERROR" and not self.message:
-            word = "ERROR (lost with its worker)"
-        return f"{word}; its event log has ended" if self.log_ended and word not in STATUSES else word
-
-
-class Told(Struct, rename="camel"):
-    """Any answer of the protocol, as far as it is read here."""
-
-    success: bool | None = None
-    message: str | None = None
-    submission_id: str | None = None
-    driver_state: str | None = None
-    worker_host_port: str | None = None
-    server_spark_version: str | None = None
-
-
-class Application(Struct):
-    """An application that the master has not seen to end."""
-
-    id: str
-    name: str
-
-
-class Applications(Struct):
-    """The master's web UI, ``/json/activeapps``."""
-
-    activeapps: list[Application]
-
-
-class Leading(Struct):
-    """The master's web UI, ``/json/status``."""
-
-    status: str
-
-
-class Worker(Struct):
-    """A worker that the master knows, and where its own web UI is."""
-
-    webuiaddress: str
-    state: str
-
-
-class Workers(Struct):
-    """The master's web UI, ``/json/workers``."""
-
-    workers: list[Worker]
-
-
-class Described(Struct):
-    """What an executor runs for."""
-
-    name: str
-
-
-class Executor(Struct):
-    """A process that runs tasks."""
-
-    appdesc: Described
-
-
-class Executors(Struct):
-    """A worker's web UI, ``/json``."""
-
-    executors: list[Executor]
 
 
 class MasterLine:

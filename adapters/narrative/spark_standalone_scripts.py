@@ -15,8 +15,6 @@ needs nothing of the master's memory: where a script is closed and no event log 
 """
 
 import asyncio
-import contextlib
-import json
 import os
 import re
 import secrets
@@ -26,10 +24,10 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from adapters.narrative.spark_standalone_line import DRIVER_ID
+from adapters.narrative.spark_event_logs import driver_of, has_ended, workers_of
 from control_plane.errors import Conflict, EngineUnavailable
 
 Told = TypeVar("Told")
@@ -40,14 +38,10 @@ NAME = "NAME"
 SCRIPT = "run.sql"
 DRIVER = "driver"
 EVENTS = "events"
-UNDER_WAY = ".inprogress"  #: what the name of an event log ends with until its application has ended
 #: What a closed script leads to; nothing of this name is ever there.
 CLOSED = "closed--nothing-of-this-job-may-begin-any-more"
 CLOSED_KEPT_SECONDS = 86_400.0  #: longer than any permit to submit
 ESCAPED = re.compile(r"_([0-9a-f]+)_")
-#: Where a worker shows what an executor writes: below its web UI.
-LOG_URL = re.compile(r"(https?://[^/?#@\s]+)/logPage/")
-HEAD_BYTES = 4 * 2**20  #: of an event log; the environment is among the first events
 
 
 class State(NamedTuple):
@@ -145,16 +139,16 @@ class Folder:
         begun = closed or (job / SCRIPT).exists()
         named = {told for told in [_read(job / DRIVER)] if told}
         logs = list(_logs(job / EVENTS))
-        told = {log.name: _driver_of(log) for log in logs}
+        told = {log: driver_of(log) for log in logs}
         drivers = frozenset(named | {driver for driver in told.values() if driver})
-        ended = frozenset(driver for name, driver in told.items() if driver and not name.endswith(UNDER_WAY))
+        ended = frozenset(driver for log, driver in told.items() if driver and has_ended(log))
         # An application has one driver, so that a log that tells no name yet is that of the driver that was named.
         return State(begun, closed, drivers, nameless=len(logs) > len(drivers), ended=ended)
 
     def executors_at(self, tag: str) -> frozenset[str]:
         """The web UIs of the workers on which the job's applications had executors when they ended, by their logs."""
         self._check()
-        return frozenset(place for log in _logs(self._job(tag) / EVENTS) for place in _places(log))
+        return frozenset(place for log in _logs(self._job(tag) / EVENTS) for place in workers_of(log))
 
     def tags(self, prefix: str) -> list[str]:
         """The tags that begin so, of the jobs of which more is here than that they were closed not long ago."""
@@ -308,55 +302,6 @@ def _read(path: Path) -> str:
 def _logs(events: Path) -> Iterator[Path]:
     """One for each application: a file, or the folder of one that rolls."""
     return (events / name for name in _names(events) if not name.startswith("."))
-
-
-def _driver_of(log: Path) -> str | None:
-    """The driver that writes this event log: its folder is the one that the worker has made for it."""
-    for line in _head(log):
-        if b"SparkListenerEnvironmentUpdate" in line:
-            try:
-                told = json.loads(line)["System Properties"]["user.dir"]
-            except (ValueError, KeyError, TypeError):  # not yet whole
-                return None
-            name = Path(str(told)).name
-            return name if DRIVER_ID.fullmatch(name) else None  # Spark may have redacted it
-    return None
-
-
-def _places(log: Path) -> set[str]:
-    """The workers' web UIs, by the executors that were added to the application and not removed again."""
-    places: dict[str, str] = {}
-    with contextlib.suppress(FileNotFoundError), log.open("rb") as lines:
-        for line in lines:
-            if b'"SparkListenerExecutorAdded"' in line and (told := _told(line)):
-                urls = (told.get("Executor Info") or {}).get("Log Urls") or {}
-                found = LOG_URL.match(str(urls.get("stdout")))
-                if found:
-                    places[str(told.get("Executor ID"))] = found[1]
-            if b'"SparkListenerExecutorRemoved"' in line and (told := _told(line)):
-                places.pop(str(told.get("Executor ID")), None)
-    return set(places.values())
-
-
-def _told(line: bytes) -> dict[str, Any]:
-    """An event; nothing where it is not whole."""
-    try:
-        told = json.loads(line)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _head(log: Path) -> list[bytes]:
-    """Its first lines. A log that has come to its end gets another name."""
-    ended = log.with_name(log.name.removesuffix(UNDER_WAY))
-    for path in (log, ended):
-        try:
-            with path.open("rb") as lines:
-                return lines.read(HEAD_BYTES).splitlines()
-        except FileNotFoundError:
-            continue
-    return []
 
 
 def _sync(path: Path) -> None:

@@ -11,7 +11,8 @@ from uuid import UUID
 import httpx
 import msgspec
 
-from adapters.narrative.spark_standalone_scripts import DRIVERS, EVENTS, UNDER_WAY
+from adapters.narrative.spark_event_logs import UNDER_WAY
+from adapters.narrative.spark_standalone_scripts import DRIVERS, EVENTS
 from adapters.narrative.spark_warehouse import Kind, Warehouse
 from control_plane.jobs import Closure, ExecutionCluster, JobType, Outcome
 from control_plane.lifecycle import JobState

@@ -10,7 +10,8 @@ from functools import partial
 import structlog
 
 from adapters.base import ENDED, RunStatus
-from adapters.narrative.spark_standalone_line import LOOK_AGAIN_SECONDS, Fate, MasterLine
+from adapters.narrative.spark_standalone_fates import Fate
+from adapters.narrative.spark_standalone_line import LOOK_AGAIN_SECONDS, MasterLine
 from adapters.narrative.spark_standalone_scripts import Scripts
 from workers.clock import Clock
 from workers.engines.run import ask_until_ended

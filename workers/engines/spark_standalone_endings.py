@@ -1,7 +1,7 @@
 """How a dedicated application ended, by what the master said of its driver and by what it left in the warehouse."""
 
 from adapters.base import RunStatus
-from adapters.narrative.spark_standalone_line import Fate
+from adapters.narrative.spark_standalone_fates import Fate
 from control_plane.errors import EngineUnavailable
 from workers.clock import Clock
 from workers.engines.base import Ending

@@ -347,6 +347,7 @@ async def test_what_was_seen_to_go_on_has_not_ended_when_the_web_ui_forgets_its_
     assert [outliving.goes_on(operation, sight) for sight in looks] == [True, True, False, False]
 
 
+@pytest.mark.timeout(300)
 async def test_a_task_that_outlives_a_job_which_the_web_ui_has_forgotten_keeps_its_run_active(tmp_path: Path) -> None:
     """Whoever has not seen it before has the threads that run tasks alone to tell."""
     (warehouse := tmp_path / "warehouse").mkdir()
