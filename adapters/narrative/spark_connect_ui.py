@@ -12,6 +12,7 @@ file system without its native library. A second interrupt does nothing then, no
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import TypeVar
@@ -42,7 +43,12 @@ class Ui:
     """A Connect server's web UI at *url*."""
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        self._client = httpx.AsyncClient(base_url=f"{url.rstrip('/')}/", timeout=timeout_seconds)
+        self._client = httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/",
+            timeout=timeout_seconds,
+            verify=ssl.create_default_context(),
+            trust_env=False,
+        )
 
     async def look(self, application: str) -> Sight:
         """What it tells of this start of the server; operations first: whatever they begin meanwhile is seen.

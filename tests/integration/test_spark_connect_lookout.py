@@ -156,3 +156,17 @@ async def test_a_job_that_ends_during_a_look_counts_as_running_only_where_a_thre
     sight = await looked(server, [ENDED])
 
     assert any(one.job_id == 0 and one.status == "RUNNING" for one in sight.jobs) is waits
+
+
+async def test_a_web_ui_of_the_cluster_is_not_asked_by_way_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a master is not: a proxy for the web's sake seldom knows the way."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    server = telling()
+
+    async with server.listening() as (_, url):
+        ui = Ui(url, timeout_seconds=30)
+        sight = await ui.look(APPLICATION)
+        await ui.aclose()
+
+    assert sight.traces(AT_WORK).are_shown

@@ -19,6 +19,7 @@ from tests.narrative import ENDLESS, QUICK, opened, outputs, rows, until, view_o
 from workers.engines.base import Engine, NotStarted
 from workers.engines.embedded import EmbeddedEngine
 from workers.engines.spark import SparkEngine
+from workers.engines.spark_standalone_submission import properties_of
 
 pytestmark = pytest.mark.anyio
 
@@ -233,3 +234,11 @@ async def test_what_an_earlier_start_of_the_executor_wrote_is_removed_wherever_i
 
         assert [*removed] == [written.job_id]
         assert outputs(clusters.dedicated) == []
+
+
+def test_what_finding_and_stopping_an_application_relies_on_cannot_be_set_otherwise() -> None:
+    wanted = {"spark.driver.supervise": "true", "spark.eventLog.enabled": "false", "spark.executor.memory": "4g"}
+
+    told = properties_of(Path("/w"), wanted)
+
+    assert [told[name] for name in wanted] == ["false", "true", "4g"]
