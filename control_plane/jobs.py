@@ -97,7 +97,7 @@ _WAITS = {
     Waiting.NOT_PERMITTED: "for the right to see and stop it",
     Waiting.STILL_RUNNING: "for the engine's own word that it has ended",
     Waiting.NOT_CLOSED: "until nothing of it can start any more",
-    Waiting.HANDLE_UNKNOWN: "for the engine to tell what became of its run",
+    Waiting.HANDLE_UNKNOWN: "for the engine to tell what became of its run; who knows may attest it",
     Waiting.ADAPTER_ERROR: "for a look at the engine that succeeds",
 }
 

@@ -218,13 +218,14 @@ class SparkStandaloneAdapter:
         began = monotonic()
         try:
             version = await self._line.try_orders()
-            await self._line.try_ui()
+            workers = await self._line.try_ui()
             await self._scripts.name()
             await self._outputs.prepare()
         except EngineUnavailable as error:
             return Check(ok=False, detail=error.message, seconds=monotonic() - began)
         takes_orders = f"{self._line.url} takes orders as a Spark {version} master"
-        detail = f"{takes_orders}, its web UI and its workers' show executors, and its warehouse can be written"
+        shown = "its workers' web UIs show executors" if workers else "no worker of it is alive, so that jobs wait"
+        detail = f"{takes_orders}, {shown}, and its warehouse can be written"
         return Check(ok=True, detail=detail, seconds=monotonic() - began)
 
     async def aclose(self) -> None:

@@ -142,16 +142,18 @@ class MasterLine:
             raise MasterError(Waiting.PLANE_SILENT, self._said(message))
         return told.server_spark_version or "unknown"
 
-    async def try_ui(self) -> None:
-        """See that the web UIs show what they are asked for; that of a master which does not lead shows nothing.
+    async def try_ui(self) -> int:
+        """How many workers there are, where their web UIs and the master's show what they are asked for.
 
-        Raises MasterError where they do not.
+        Raises MasterError where they do not; that of a master which does not lead shows nothing.
         """
         status = (await self._look(self._ui, "/json/status", Leading)).status
         if status != "ALIVE":
             detail = f"{self._ui} is that of a master which does not lead ({status}), and shows no applications"
             raise MasterError(Waiting.PLANE_SILENT, detail)
         await self.with_executors({NOBODY})
+        workers = (await self._look(self._ui, "/json/workers", Workers)).workers
+        return sum(worker.state == "ALIVE" for worker in workers)
 
     async def aclose(self) -> None:
         """Let go of connections."""

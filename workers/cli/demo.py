@@ -26,7 +26,7 @@ def demo(
     """Show jobs meeting their fates, with real processes and real SQL. Exits 0 only if each is as it must be.
 
     Two of nine run in Snowflake: in a double of it where no account is configured, and where this is a checkout.
-    With --spark eleven run on Spark, in about two minutes: that needs the whole pyspark, and Java 17 or newer.
+    With --spark eleven run on Spark, in two to four minutes: that needs the whole pyspark, and Java 17 or newer.
     """
     from config.logging import configure_logging
     from workers.demo.programme import programme_at, programme_on_spark

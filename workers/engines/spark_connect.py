@@ -20,6 +20,7 @@ from adapters.narrative.spark_connect_line import Line, reading, writing
 from adapters.narrative.spark_connect_names import ENGINE, Identity, Server, Session
 from adapters.narrative.spark_connect_ui import Ui
 from adapters.narrative.spark_outputs import Outputs
+from control_plane.errors import EngineUnavailable
 from control_plane.jobs import ExecutionCluster, Handle, JobType
 from control_plane.work import Claim, Served
 from workers.clock import Clock
@@ -84,12 +85,14 @@ class SparkConnectEngine:
     async def open(
         cls, server: Server, outputs: Outputs, *, user: str, timeout_seconds: float = 30.0, **options: Any
     ) -> Self:
-        """Learn which start of the server this is. Raises LineError."""
+        """Learn which start of the server this is, and see that outputs can be written. Raises EngineUnavailable."""
         line = Line(server, user=user, timeout_seconds=timeout_seconds)
         try:
             identity = await line.identity()
-        except LineError:
+            await outputs.prepare()
+        except EngineUnavailable:
             await line.aclose()
+            await outputs.aclose()
             raise
         engine = cls(line, outputs, identity=identity, timeout_seconds=timeout_seconds, **options)
         engine._chores.begin(engine._keep_looking())

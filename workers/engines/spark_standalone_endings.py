@@ -40,5 +40,5 @@ def _why(fate: Fate) -> str:
     """The worker's exception, after the line that says that there is one; else where the driver's own words are."""
     lines = [line.strip() for line in fate.message.splitlines() if line.strip()]
     told = next((line for line in lines if not line.startswith("Exception from the cluster")), "")
-    where = f"; the worker {fate.worker} keeps what it wrote to its standard error" if fate.worker else ""
+    where = f"; the web UI of its worker {fate.worker} shows what it wrote to its standard error" if fate.worker else ""
     return told or f"the driver ended as {fate.word}{where}"

@@ -578,6 +578,7 @@ async def test_a_check_looks_at_the_masters_web_ui_without_which_nothing_would_b
     assert [wrong.ok, idle.ok, right.ok] == [False, False, True]
     assert "master_ui_url in [spark]" in wrong.detail
     assert "does not lead (STANDBY)" in idle.detail
+    assert "no worker of it is alive, so that jobs wait" in right.detail
 
 
 @pytest.mark.parametrize("said", [status("RUNNING"), status("ERROR"), status(None)])
