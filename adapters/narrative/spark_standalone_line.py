@@ -114,13 +114,16 @@ class MasterLine:
         """
         shown = {app.name for app in (await self._look(self._ui, "/json/activeapps", Applications)).activeapps}
         if not shown.issuperset(names):
-            shown |= await self._on_workers(also_at)
+            shown |= await self._with_executors_at((await self._workers()).union(also_at))
         return frozenset(shown.intersection(names))
 
-    async def _on_workers(self, also_at: Collection[str]) -> set[str]:
-        """The names of the applications of which a worker runs executors."""
+    async def _workers(self) -> set[str]:
+        """The web UIs of the workers that the master has."""
         known = (await self._look(self._ui, "/json/workers", Workers)).workers
-        places = {worker.webuiaddress.rstrip("/") for worker in known if worker.state == "ALIVE"}.union(also_at)
+        return {worker.webuiaddress.rstrip("/") for worker in known if worker.state == "ALIVE"}
+
+    async def _with_executors_at(self, places: Collection[str]) -> set[str]:
+        """The names of the applications of which the workers with these web UIs run executors."""
         try:
             async with asyncio.TaskGroup() as group:
                 asked = [group.create_task(self._look(worker_ui(url), "/json/", Executors)) for url in sorted(places)]
@@ -151,9 +154,9 @@ class MasterLine:
         if status != "ALIVE":
             detail = f"{self._ui} is that of a master which does not lead ({status}), and shows no applications"
             raise MasterError(Waiting.PLANE_SILENT, detail)
-        await self.with_executors({NOBODY})
-        workers = (await self._look(self._ui, "/json/workers", Workers)).workers
-        return sum(worker.state == "ALIVE" for worker in workers)
+        await self._look(self._ui, "/json/activeapps", Applications)
+        await self._with_executors_at(workers := await self._workers())
+        return len(workers)
 
     async def aclose(self) -> None:
         """Let go of connections."""
